@@ -1,0 +1,1 @@
+"""Resampling on the device: windows of images into windows of canvases."""

@@ -1,0 +1,60 @@
+"""The three losses of Sec. 2.1 and the ramp of their weights.
+
+L = L_cls + alpha_p * L_p-cl + alpha_re * L_re
+"""
+
+import jax
+import jax.numpy as jnp
+
+
+def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """L_cls and L_p-cl: binary cross-entropy, averaged over images and classes.
+
+    Args:
+      logits: `[B, C]` float.
+      label: `[B, C]`, 1 present, 0 absent, -1 left out of the average.
+
+    Returns:
+      A float32 scalar.
+    """
+    logits = logits.astype(jnp.float32)
+    counted = label >= 0
+    loss = jnp.maximum(logits, 0.0) - logits * label + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.where(counted, loss, 0.0).sum() / jnp.maximum(counted.sum(), 1)
+
+
+def reconstruction(
+    cam: jax.Array, cam_re: jax.Array, label: jax.Array, reduction: str
+) -> jax.Array:
+    """L_re: the L1 distance between the maps of the image and those tiled from its patches.
+
+    Args:
+      cam: `A`, `[B, h, w, C]` float.
+      cam_re: `A_re`, `[B, h, w, C]` float.
+      label: `[B, C]`, 1 for the classes that are present.
+      reduction: 'masked' counts the labelled classes and averages over all B * h * w * C values
+        (PuzzleCAM's masking); 'mean' counts every class.
+
+    Returns:
+      A float32 scalar.
+    """
+    distance = jnp.abs(cam - cam_re)
+    if reduction == "masked":
+        distance *= (label > 0)[:, None, None, :]
+    return distance.mean()
+
+
+def ramp(step: jax.Array, alpha: float, *, start_step: float, ramp_steps: float) -> jax.Array:
+    """The weight of a loss: 0 before `start_step`, then linear to `alpha` over `ramp_steps`.
+
+    Args:
+      step: int scalar, steps done so far.
+      alpha: final weight.
+      start_step: first step at which the loss counts.
+      ramp_steps: length of the ramp; 0 switches on at once.
+
+    Returns:
+      A float32 scalar.
+    """
+    progress = (step - start_step) / max(ramp_steps, 1.0) if ramp_steps else 1.0
+    return alpha * jnp.clip(progress, 0.0, 1.0) * (step >= start_step)

@@ -1,0 +1,1 @@
+"""The network: encoder f, head g, and the pretrained weights f starts from."""

@@ -1,0 +1,156 @@
+"""Torchvision-named ResNet weights (safetensors) -> the encoder's flax variables.
+
+A name is translated by rule, from the flax path to the torch key:
+
+    params/encoder/layer1_0/conv2/kernel         -> layer1.0.conv2.weight           (HWIO <- OIHW)
+    params/encoder/layer1_0/downsample_bn/scale  -> layer1.0.downsample.1.weight
+    batch_stats/encoder/bn1/mean                 -> bn1.running_mean
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+from safetensors import SafetensorError, safe_open
+
+from oass_jax.data.errors import UserError
+
+HUB_FILE = "model.safetensors"
+PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+SHORTCUT = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+
+
+class Report(NamedTuple):
+    """Which arrays were found, by torchvision name.
+
+    Attributes:
+      loaded: In the file and in the encoder.
+      missing: In the encoder only; they keep the values they had.
+      left_over: In the file only, as `fc.weight` or `bn1.num_batches_tracked`.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def summary(self) -> str:
+        """One line for the log, with names shortened to their first part."""
+        return "; ".join(
+            f"{label} {len(names)}" + (f" ({_parts(names)})" if names else "")
+            for label, names in zip(("loaded", "missing", "left over"), self, strict=True)
+        )
+
+
+def load_pretrained(
+    name_or_path: str, variables: Mapping[str, Any]
+) -> tuple[dict[str, Any], Report]:
+    """Replaces the encoder's variables by those of a file, wherever the file has them.
+
+    Args:
+      name_or_path: A local `.safetensors` file, or a repository of the Hugging Face hub that has
+        a `model.safetensors`, as 'timm/resnet50.tv_in1k'.
+      variables: Of a `Network` with a `ResNet` encoder: 'params' and 'batch_stats', each with
+        'encoder'. Everything else is returned as it is.
+
+    Returns:
+      The variables as plain nested dicts, with the loaded arrays in the type of those they
+      replace (float32, whatever the file holds), and the report.
+
+    Raises:
+      UserError: If there is no such file, it is not safetensors, an array has another shape
+        than the encoder's, or not one name matches.
+    """
+    path = _resolve(name_or_path)
+    flat = flatten_dict(dict(variables))
+    names = {torch_name(key[2:]): key for key in flat if key[1] == "encoder"}
+    try:
+        with safe_open(path, framework="np") as file:
+            stored = set(file.keys())
+            for name in names.keys() & stored:
+                flat[names[name]] = _convert(name, file.get_tensor(name), flat[names[name]])
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a whole safetensors file ({error}).") from error
+    report = Report(
+        loaded=tuple(sorted(names.keys() & stored)),
+        missing=tuple(sorted(names.keys() - stored)),
+        left_over=tuple(sorted(stored - names.keys())),
+    )
+    if not report.loaded:
+        raise UserError(
+            f"{path} has no array with a torchvision ResNet name such as layer1.0.conv1.weight; "
+            f"it has {_parts(report.left_over) or 'none at all'}."
+        )
+    return unflatten_dict(flat), report
+
+
+def torch_name(path: tuple[str, ...]) -> str:
+    """The torchvision key of a variable, given its flax path below the encoder."""
+    *modules, leaf = path
+    module = ".".join(SHORTCUT.get(name, name.replace("_", ".")) for name in modules)
+    return f"{module}.{LEAVES[leaf]}"
+
+
+def _convert(name: str, tensor: np.ndarray, like: jax.Array) -> jax.Array:
+    """A stored tensor in the layout and type of the variable it replaces."""
+    if tensor.ndim == 4:
+        tensor = tensor.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+    if tensor.shape != like.shape:
+        raise UserError(
+            f"{name} has shape {tensor.shape} in the pretrained file but {like.shape} in the "
+            "encoder (convolutions as HWIO): the file belongs to another architecture."
+        )
+    return jnp.asarray(tensor, like.dtype)
+
+
+def _resolve(name_or_path: str) -> Path:
+    """A local file, or the downloaded file of a hub repository."""
+    path = Path(name_or_path).expanduser()
+    if path.suffix.lower() in PICKLES:
+        raise UserError(
+            f"{path} may hold a pickle, which can run code and is never loaded: convert it once, "
+            "where you trust it, with safetensors.torch.save_file(state_dict, 'model.safetensors')."
+        )
+    if path.is_file():
+        return path
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name the .safetensors file in it.")
+    if path.suffix != ".safetensors" and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
+        return _download(name_or_path)
+    raise UserError(f"There is no pretrained file {path}.{_hint(path)}")
+
+
+def _download(repository: str) -> Path:
+    import huggingface_hub  # an HTTP client that local weights do without
+
+    try:
+        return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
+    except OSError as error:  # the hub's own errors and the network's are all of this type
+        raise UserError(
+            f"{repository} is no file here, and {HUB_FILE} of that repository could not be had "
+            f"from the Hugging Face hub ({type(error).__name__}): check the name and the network, "
+            "or give the path of a downloaded file."
+        ) from error
+
+
+def _hint(path: Path) -> str:
+    """Names the most similar safetensors file of the same folder, if there is one."""
+    names = [file.name for file in path.parent.glob("*.safetensors")]
+    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
+    return f" Did you mean {path.parent / nearest[0]}?" if nearest else ""
+
+
+def _parts(names: tuple[str, ...]) -> str:
+    return ", ".join(sorted({name.partition(".")[0] for name in names}))

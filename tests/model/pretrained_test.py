@@ -1,0 +1,209 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import huggingface_hub
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+
+from oass_jax.data.errors import UserError
+from oass_jax.model.network import Network
+from oass_jax.model.pretrained import load_pretrained, torch_name
+from oass_jax.model.resnet import ENCODERS, ResNet
+
+FIXTURE = str(Path(__file__).with_name("torch_resnet_tiny.safetensors"))
+
+
+@pytest.fixture(scope="module")
+def variables():
+    encoder = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)
+    images = jnp.zeros((1, 32, 32, 3))
+    network = Network(encoder, num_classes=3)
+    return jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(images)
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Writes tensors as `weights.safetensors` and returns its path."""
+
+    def write_tensors(tensors):
+        path = tmp_path / "weights.safetensors"
+        save_file({name: np.ascontiguousarray(t) for name, t in tensors.items()}, path)
+        return str(path)
+
+    return write_tensors
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("conv1/kernel", "conv1.weight"),
+        ("bn1/mean", "bn1.running_mean"),
+        ("layer1_0/bn3/var", "layer1.0.bn3.running_var"),
+        ("layer3_22/conv2/kernel", "layer3.22.conv2.weight"),
+        ("layer2_0/downsample_conv/kernel", "layer2.0.downsample.0.weight"),
+        ("layer2_0/downsample_bn/scale", "layer2.0.downsample.1.weight"),
+        ("layer2_0/downsample_bn/bias", "layer2.0.downsample.1.bias"),
+    ],
+)
+def test_torch_name(path, name):
+    assert torch_name(tuple(path.split("/"))) == name
+
+
+def test_every_array_of_the_encoder_is_replaced_and_nothing_else(variables):
+    loaded, report = load_pretrained(FIXTURE, variables)
+    stored = load_file(FIXTURE)
+    np.testing.assert_array_equal(
+        loaded["params"]["encoder"]["layer2_1"]["conv2"]["kernel"],
+        stored["layer2.1.conv2.weight"].transpose(2, 3, 1, 0),
+    )
+    np.testing.assert_array_equal(
+        loaded["batch_stats"]["encoder"]["layer2_0"]["downsample_bn"]["var"],
+        stored["layer2.0.downsample.1.running_var"],
+    )
+    assert jax.tree.map(jnp.shape, loaded) == jax.tree.map(jnp.shape, variables)
+    assert loaded["params"]["head"]["kernel"] is variables["params"]["head"]["kernel"]
+    encoder = [key for key in flatten_dict(variables) if key[1] == "encoder"]
+    assert len(report.loaded) == len(encoder)
+    assert not report.missing
+    assert "bn1.num_batches_tracked" in report.left_over
+
+
+def test_a_part_of_the_network_loads_and_the_rest_is_named(variables, write):
+    stored = load_file(FIXTURE)
+    part = {name: stored[name] for name in ("conv1.weight", "bn1.bias")}
+    path = write(part | {"fc.weight": np.ones((10, 128)), "fc.bias": np.ones(10)})
+    loaded, report = load_pretrained(path, variables)
+    assert report.loaded == ("bn1.bias", "conv1.weight")
+    assert report.left_over == ("fc.bias", "fc.weight")
+    assert "layer4.0.bn3.running_var" in report.missing
+    assert report.summary() == (
+        "loaded 2 (bn1, conv1); missing 98 (bn1, layer1, layer2, layer3, layer4); left over 2 (fc)"
+    )
+    old, new = flatten_dict(variables), flatten_dict(loaded)
+    assert sum(new[key] is not old[key] for key in old) == 2
+
+
+def test_float16_becomes_float32(variables, write):
+    bias = np.array([0.5, -1, 2, 3], np.float16)
+    loaded, _ = load_pretrained(write({"bn1.bias": bias}), variables)
+    assert loaded["params"]["encoder"]["bn1"]["bias"].dtype == jnp.float32
+    np.testing.assert_array_equal(loaded["params"]["encoder"]["bn1"]["bias"], bias)
+
+
+@pytest.fixture(scope="module")
+def resnet50_variables():
+    encoder = ENCODERS["resnet50"](dtype=jnp.float32)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    shapes = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), images)
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return {name: {"encoder": tree} for name, tree in zeros.items()}
+
+
+def tensors_to_layer3(variables):
+    """Tensors named and shaped like those of the real file that ends at layer3."""
+    tensors = {"conv1.bias": np.zeros(64), "caffe_mean": np.zeros(3)}
+    for key, leaf in flatten_dict(variables).items():
+        shape = np.transpose(leaf, (3, 2, 0, 1)).shape if leaf.ndim == 4 else leaf.shape
+        if "layer4" not in key[2]:
+            tensors[torch_name(key[2:])] = np.full(shape, 0.25, np.float16)
+    return tensors
+
+
+DATA = os.environ.get("OASS_TEST_DATA")
+
+
+@pytest.mark.parametrize("source", ["synthetic", "real"] if DATA else ["synthetic"])
+def test_weights_that_end_at_layer3_load_and_layer4_is_named(resnet50_variables, write, source):
+    if source == "real":
+        path = f"{DATA}/resnet50_imagenet_to_layer3.safetensors"
+    else:
+        path = write(tensors_to_layer3(resnet50_variables))
+    loaded, report = load_pretrained(path, resnet50_variables)
+    assert len(report.loaded) == 215
+    assert len(report.missing) == 50
+    assert all(name.startswith("layer4.") for name in report.missing)
+    assert report.left_over == ("caffe_mean", "conv1.bias")
+    params = loaded["params"]["encoder"]
+    assert params["layer3_5"]["conv3"]["kernel"].dtype == jnp.float32
+    assert params["layer3_5"]["conv3"]["kernel"].any()
+    assert not params["layer4_0"]["conv3"]["kernel"].any()
+
+
+def test_another_shape_is_an_error_with_key_and_shapes(variables, write):
+    path = write({"layer1.0.conv2.weight": np.zeros((8, 4, 3, 3), np.float32)})
+    message = r"layer1\.0\.conv2\.weight .*\(3, 3, 4, 8\).*\(3, 3, 4, 4\)"
+    with pytest.raises(UserError, match=message):
+        load_pretrained(path, variables)
+
+
+def test_no_matching_name_is_an_error_that_says_what_there_is(variables, write):
+    path = write({"module.conv1.weight": np.zeros(1), "epoch.count": np.zeros(1)})
+    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight; it has epoch, module"):
+        load_pretrained(path, variables)
+
+
+@pytest.mark.parametrize("suffix", ["pth", "pt", "bin", "npy", "pkl"])
+def test_pickles_are_refused_with_the_way_out(variables, tmp_path, suffix):
+    path = tmp_path / f"resnet50.{suffix}"
+    path.write_bytes(b"\x80\x04.")
+    with pytest.raises(UserError, match=r"pickle.*safetensors\.torch\.save_file"):
+        load_pretrained(str(path), variables)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a safetensors file", b"\x80\x04N."])
+def test_other_files_are_an_error(variables, tmp_path, content):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"weights\.safetensors is not a whole safetensors file"):
+        load_pretrained(str(path), variables)
+
+
+def test_a_truncated_file_is_an_error(variables, tmp_path):
+    path = tmp_path / "weights.safetensors"
+    path.write_bytes(Path(FIXTURE).read_bytes()[:-100])
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        load_pretrained(str(path), variables)
+
+
+def test_a_missing_file_names_the_nearest(variables, write):
+    path = write({"a": np.zeros(1)})
+    with pytest.raises(UserError, match=rf"Did you mean {path}\?"):
+        load_pretrained(path.replace("weights", "wieghts"), variables)
+    with pytest.raises(UserError, match=r"no pretrained file /nowhere/a\.safetensors\.$"):
+        load_pretrained("/nowhere/a.safetensors", variables)
+
+
+def test_a_folder_is_an_error(variables, tmp_path):
+    with pytest.raises(UserError, match=r"is a folder: name the \.safetensors file"):
+        load_pretrained(str(tmp_path), variables)
+
+
+def test_a_hub_name_is_downloaded(variables, monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        huggingface_hub, "hf_hub_download", lambda *args: asked.append(args) or FIXTURE
+    )
+    _, report = load_pretrained("timm/resnet50.tv_in1k", variables)
+    assert asked == [("timm/resnet50.tv_in1k", "model.safetensors")]
+    assert not report.missing
+
+
+def test_a_hub_that_cannot_be_reached_is_an_error(variables, monkeypatch):
+    def unreachable(*args):
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    with pytest.raises(UserError, match="check the name and the network"):
+        load_pretrained("timm/resnet50.tv_in1k", variables)
+
+
+def test_the_hub_is_imported_only_when_asked():
+    code = "import sys, oass_jax.model.pretrained; print('huggingface_hub' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.stdout == "False\n", result.stderr

@@ -1,0 +1,144 @@
+"""The encoder against stored torch outputs, and the properties torch does not show."""
+
+from functools import partial
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from oass_jax.model.pretrained import load_pretrained
+from oass_jax.model.resnet import ENCODERS, OUTPUT_STRIDE, PointwiseConv, ResNet
+
+FIXTURE = Path(__file__).with_name("torch_resnet_tiny.safetensors")  # of make_torch_fixture.py
+TINY = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)
+KEY = jax.random.key(0)
+
+
+def init(encoder):
+    return jax.jit(lambda x: encoder.init(KEY, x, train=False))(jnp.zeros((1, 32, 32, 3)))
+
+
+@partial(jax.jit, static_argnames=("encoder", "train"))
+def apply(variables, images, *, encoder=TINY, train):
+    return encoder.apply(variables, images, train=train, mutable="batch_stats")
+
+
+@pytest.fixture(scope="module")
+def stored():
+    """What torch was given and computed; images and features with channels last."""
+    arrays = load_file(FIXTURE)
+    for name in ("images", "eval/features", "train/features", "train/direction"):
+        arrays[name] = arrays[name].transpose(0, 2, 3, 1)
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def variables():
+    initial = {name: {"encoder": tree} for name, tree in init(TINY).items()}
+    loaded, report = load_pretrained(str(FIXTURE), initial)
+    assert not report.missing
+    return {name: tree["encoder"] for name, tree in loaded.items()}
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_features_equal_torch_in_both_modes_of_batch_norm(stored, variables, mode):
+    features, _ = apply(variables, stored["images"], train=mode == "train")
+    np.testing.assert_allclose(features, stored[f"{mode}/features"], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["bn1", "layer4.0.bn3"])
+def test_running_statistics_move_as_in_torch_but_for_the_biased_variance(stored, variables, name):
+    _, updated = apply(variables, stored["images"], train=True)
+    statistics = updated["batch_stats"]
+    for part in name.replace("r4.0", "r4_0").split("."):
+        statistics = statistics[part]
+    before = stored[f"{name}.running_var"]
+    unbiased = stored[f"train/{name}.running_var"] - 0.9 * before
+    n = 3 * {"bn1": 25 * 17, "layer4.0.bn3": 4 * 3}[name]  # images times cells
+    variance = 0.9 * before + unbiased * (n - 1) / n
+    np.testing.assert_allclose(statistics["mean"], stored[f"train/{name}.running_mean"], atol=1e-5)
+    np.testing.assert_allclose(statistics["var"], variance, atol=1e-5)
+
+
+def test_gradients_equal_torch_by_batch_statistics(stored, variables):
+    @jax.jit
+    def loss(params):
+        features, _ = apply({**variables, "params": params}, stored["images"], train=True)
+        return (features * stored["train/direction"]).sum()
+
+    grads = jax.grad(loss)(variables["params"])
+    layer2 = grads["layer2_0"]
+    for name, grad in {
+        "conv1": grads["conv1"]["kernel"],
+        "layer2.0.conv2": layer2["conv2"]["kernel"],
+        "layer2.0.downsample.0": layer2["downsample_conv"]["kernel"],
+        "bn1": grads["bn1"]["scale"],
+    }.items():
+        expected = stored[f"grad/{name}.weight"]
+        if expected.ndim == 4:
+            expected = expected.transpose(2, 3, 1, 0)
+        np.testing.assert_allclose(grad, expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("name", "num_parameters", "num_features"),
+    [  # torchvision's counts without fc
+        ("resnet50", 23_508_032, 2048),
+        ("resnet101", 42_500_160, 2048),
+        ("resnet_tiny", 506_384, 512),
+    ],
+)
+def test_sizes(name, num_parameters, num_features):
+    encoder = ENCODERS[name](dtype=jnp.float32)
+    images = jax.ShapeDtypeStruct((2, 512, 384, 3), jnp.float32)
+    features, variables = jax.eval_shape(
+        lambda x: encoder.init_with_output(KEY, x, train=False), images
+    )
+    assert features.shape == (2, 512 // OUTPUT_STRIDE, 384 // OUTPUT_STRIDE, num_features)
+    assert encoder.num_features == num_features
+    assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == num_parameters
+
+
+@pytest.mark.parametrize("size", [(33, 48), (31, 17), (1, 1), (97, 50)])
+def test_odd_sizes_round_up(size):
+    images = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
+    features, _ = jax.eval_shape(lambda x: TINY.init_with_output(KEY, x, train=False), images)
+    assert features.shape[1:3] == tuple(-(-side // OUTPUT_STRIDE) for side in size)
+
+
+@pytest.mark.parametrize("train", [False, True])
+def test_bfloat16_computes_with_float32_parameters_and_statistics(stored, variables, train):
+    encoder = TINY.clone(dtype=jnp.bfloat16)
+    features, updated = apply(variables, stored["images"], encoder=encoder, train=train)
+    expected = stored["train/features" if train else "eval/features"]
+    assert features.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(updated)} == {jnp.dtype("float32")}
+    initial = jax.eval_shape(lambda x: encoder.init(KEY, x, train=False), stored["images"])
+    assert {leaf.dtype for leaf in jax.tree.leaves(initial)} == {jnp.dtype("float32")}
+    assert np.corrcoef(np.float32(features).ravel(), expected.ravel())[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("stride", [1, 2, 3])
+def test_pointwise_conv_equals_conv_with_the_same_parameter(stride):
+    x = jax.random.normal(KEY, (2, 7, 6, 5))
+    conv = nn.Conv(4, (1, 1), strides=stride, padding=0, use_bias=False)
+    pointwise = PointwiseConv(4, stride, jnp.float32)
+    variables = pointwise.init(KEY, x)
+    assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, conv.init(KEY, x))
+    np.testing.assert_allclose(pointwise.apply(variables, x), conv.apply(variables, x), atol=1e-5)
+
+
+def test_initial_values_are_torchvisions():
+    params = init(TINY.clone(width=32))["params"]
+    kernel = params["layer4_0"]["conv2"]["kernel"]
+    assert kernel.shape == (3, 3, 256, 256)
+    assert kernel.std() == pytest.approx((2 / (9 * 256)) ** 0.5, rel=1e-2)  # fan out
+    assert abs(kernel).max() > 4 * kernel.std()  # not truncated
+    pointwise = params["layer4_0"]["conv3"]["kernel"]
+    assert pointwise.std() == pytest.approx((2 / 1024) ** 0.5, rel=1e-2)
+    assert (params["layer4_0"]["bn3"]["scale"] == 1).all()
+    assert (params["layer4_0"]["bn3"]["bias"] == 0).all()
