@@ -1,0 +1,1 @@
+"""From a trained network to numbers: one pass over a split, and average precision."""

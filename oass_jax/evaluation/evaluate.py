@@ -1,0 +1,71 @@
+"""One pass over a split: scores and labels of every image, and the metrics they give."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from oass_jax.image import augment
+from oass_jax.model.network import Network
+
+Tree = Any
+
+
+class Predictions(NamedTuple):
+    """What the network says of a split, and what is so; one row an image, in the split's order.
+
+    Attributes:
+      scores: name of the weights ('student', 'ema') -> `[N, C]` float32 logits.
+      label: `[N, C]` int8, 1 present, 0 absent, -1 ignored.
+      index: `[N]` int, record of the split.
+    """
+
+    scores: dict[str, np.ndarray]
+    label: np.ndarray
+    index: np.ndarray
+
+
+def predict_step(
+    weights: dict[str, Tree], batch: dict[str, jax.Array], *, network: Network
+) -> dict[str, Any]:
+    """Logits of a batch of images, as stored, at the top left of the canvas.
+
+    Args:
+      weights: name -> `{'params', 'batch_stats'}` of the network.
+      batch: as `data.pipeline` makes it: `image` `[B, H, W, 3]` uint8, `size`, and the rest.
+      network: encoder f and classifier g.
+
+    Returns:
+      `scores`: name -> `[B, C]` float32; and the batch's label, mask and index.
+    """
+    image = augment.keep_images(batch["image"], batch["size"])
+    scores = {
+        name: network.apply(variables, image, train=False)["logits"]
+        for name, variables in weights.items()
+    }
+    return {"scores": scores} | {name: batch[name] for name in ("label", "mask", "index")}
+
+
+def predict(
+    predict_fn: Callable[[dict[str, jax.Array]], dict[str, Any]],
+    batches: Iterable[dict[str, jax.Array]],
+) -> Predictions:
+    """Runs every batch and gathers the rows that are images.
+
+    Args:
+      predict_fn: batch -> what `predict_step` returns.
+      batches: at least one; in a run of several processes their global arrays.
+    """
+    outputs = []
+    for batch in batches:
+        outputs.append(predict_fn(batch))
+        if len(outputs) > 1:
+            # One batch behind, so that the device always has the next one queued.
+            outputs[-2] = jax.device_get(outputs[-2])
+    outputs = jax.device_get(outputs)
+    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+    rows = jax.tree.map(lambda array: array[rows["mask"]], rows)
+    order = np.argsort(rows["index"], kind="stable")
+    rows = jax.tree.map(lambda array: array[order], rows)
+    return Predictions(rows["scores"], rows["label"], rows["index"])
