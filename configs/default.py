@@ -1,0 +1,120 @@
+"""Every field, its default and its meaning. The other configs start from here.
+
+Override on the command line: --config.batch_size=16 --config.keypoint.strategy=center
+The numbers are those of the paper where it gives them; what it leaves open is marked (*).
+"""
+
+import ml_collections
+
+# The words a field accepts, where it does not accept all.
+CHOICES = {
+    "data.dataset": ("voc/2012", "voc/2007", "digit_scenes"),
+    "data.difficult": ("positive", "ignore", "negative"),
+    "model.encoder": ("resnet50", "resnet101", "resnet_tiny"),
+    "model.dtype": ("float32", "bfloat16"),
+    "keypoint.strategy": ("center", "max"),
+    "keypoint.classes": ("labelled", "all"),
+    "teacher.mode": ("none", "siamese", "ema"),
+    "loss.re_reduction": ("masked", "mean"),
+    "eval.dataset": ("voc/2012", "voc/2007", "digit_scenes"),
+    "eval.difficult": ("positive", "ignore", "negative"),
+    "eval.weights": ("student", "ema"),
+    "eval.checkpoint": ("last", "best"),
+}
+
+# The least value of a number; 0 where a field is not named.
+MINIMUM = {
+    "num_epochs": 1e-6,
+    "batch_size": 1,
+    "log_every_steps": 1,
+    "data.canvas_px": 32,
+    "data.max_boxes": 1,
+    "data.num_threads": 1,
+    "augment.image_px": 32,
+    "augment.long_side_px": 1,
+    "keypoint.margin_cells": 1,
+    "optimizer.encoder_learning_rate": 1e-12,
+    "optimizer.head_learning_rate": 1e-12,
+    "eval.image_px": 32,
+    "eval.batch_size": 1,
+    "eval.every_epochs": 1e-6,
+    "checkpoint.every_steps": 1,
+    "checkpoint.keep_last": 1,
+}
+
+
+def get_config() -> ml_collections.ConfigDict:
+    """Returns the default configuration: OASS `max` with an EMA teacher on PASCAL VOC 2012."""
+    config = ml_collections.ConfigDict()
+    config.seed = 0  # of initial weights, order of images, and augmentation
+    config.num_epochs = 120.0  # (*) passes over the training split; need not be whole
+    config.batch_size = 32  # (*) over all devices
+    config.log_every_steps = 50  # a line on the console and in metrics.jsonl
+
+    data = config.data = ml_collections.ConfigDict()
+    data.dataset = "voc/2012"  # name of a tfds builder: voc/2012, voc/2007, digit_scenes
+    data.split = "train_aug"  # 10,582 images: segmentation train and SBD, without val
+    data.data_dir = ""  # where prepared data lies; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
+    data.manual_dir = ""  # folder of the tars, if they are not to be downloaded
+    data.canvas_px = 512  # images are decoded onto a square this large; larger ones are shrunk
+    data.max_boxes = 64  # most objects an image may have; VOC2012 has up to 56
+    data.difficult = (
+        "positive"  # (*) classes with difficult objects only: positive, ignore, negative
+    )
+    data.num_workers = 0  # processes that decode; 0 decodes in threads of this one
+    data.num_threads = 16  # threads that decode, in each process
+    data.cache = False  # keep decoded images in memory: 6 to 8 GB for train_aug; needs 0 workers
+
+    augment = config.augment = ml_collections.ConfigDict()
+    augment.image_px = 512  # side of the network's input, a multiple of 32
+    augment.long_side_px = (
+        320,
+        640,
+    )  # images are resized to a long side from this range, inclusive
+
+    model = config.model = ml_collections.ConfigDict()
+    model.encoder = "resnet50"  # resnet50, resnet101, resnet_tiny
+    model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
+    model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
+
+    keypoint = config.keypoint = ml_collections.ConfigDict()
+    keypoint.strategy = "max"  # center (PuzzleCAM) or max (Eq. 1)
+    keypoint.classes = "labelled"  # (*) merge the maps of the image's labels, or of all classes
+    keypoint.offset_cells = (
+        0.0  # (*) cut at the cell's upper left corner; 0.5 at its centre, rounded
+    )
+    keypoint.margin_cells = 4  # (*) least height and width of a patch
+    keypoint.valid_only = True  # (*) never choose a cell of the padding
+
+    teacher = config.teacher = ml_collections.ConfigDict()
+    teacher.mode = "ema"  # ema (OASS), siamese (PuzzleCAM), none (supervised, no patches at all)
+    teacher.ema_decay = 0.999  # (*) reached by warm-up, min(ema_decay, (1 + t) / (10 + t))
+
+    loss = config.loss = ml_collections.ConfigDict()
+    loss.alpha_p = 1 / 15  # weight of L_p-cl
+    loss.alpha_p_ramp_epochs = 100.0  # from 0 to alpha_p, linearly; 0 for at once
+    loss.alpha_re = 1 / 15  # weight of L_re
+    loss.alpha_re_ramp_epochs = 100.0  # from 0 to alpha_re, linearly; 0 for at once
+    loss.start_epochs = 0.0  # epochs of L_cls alone before either ramp begins
+    loss.re_reduction = "masked"  # (*) L_re counts labelled classes (masked) or every class (mean)
+
+    optimizer = config.optimizer = ml_collections.ConfigDict()
+    optimizer.encoder_learning_rate = 1e-4  # (*) Adam, after the warm-up
+    optimizer.head_learning_rate = 1e-3  # (*) the same for what starts untrained
+    optimizer.weight_decay = 1e-4  # (*) decoupled; kernels only
+    optimizer.warmup_epochs = 1.0  # (*) linear from 0; then half a cosine to 0
+
+    evaluation = config.eval = ml_collections.ConfigDict()
+    evaluation.dataset = data.get_ref("dataset")
+    evaluation.split = "val"  # 1,449 images: segmentation val
+    evaluation.image_px = 512  # side of the canvas; larger images are shrunk
+    evaluation.batch_size = 32
+    evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
+    evaluation.every_epochs = 5.0  # and once at the end
+    evaluation.weights = "student"  # (*) or ema, for the files that are written
+    evaluation.checkpoint = "last"  # last or best, for --mode=eval
+
+    checkpoint = config.checkpoint = ml_collections.ConfigDict()
+    checkpoint.every_steps = 500  # and at every evaluation
+    checkpoint.keep_last = 2  # beside the best by validation mAP
+    return config.lock()

@@ -1,0 +1,32 @@
+"""The demo: OASS `max` from random weights on scenes of real handwriting, minutes on two cores.
+
+bash launch/demo.sh
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the configuration of the demo."""
+    config = default.get_config()
+    config.num_epochs = 12.0
+    config.batch_size = 64
+    config.log_every_steps = 25
+    config.data.dataset = "digit_scenes"
+    config.data.split = "train"
+    config.data.canvas_px = 96
+    config.data.max_boxes = 8
+    config.data.cache = True
+    config.augment.image_px = 96
+    config.augment.long_side_px = (80, 112)
+    config.model.encoder = "resnet_tiny"
+    config.model.dtype = "float32"
+    config.model.pretrained = ""
+    config.keypoint.margin_cells = 1
+    config.optimizer.encoder_learning_rate = 1e-3
+    config.optimizer.head_learning_rate = 1e-3
+    config.eval.image_px = 96
+    config.eval.batch_size = 100
+    config.eval.every_epochs = 2.0
+    config.checkpoint.every_steps = 100
+    return config

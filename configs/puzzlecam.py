@@ -1,0 +1,21 @@
+"""PuzzleCAM, the baseline OASS improves on. Table 1: 89.3 mAP on VOC2012 val with ResNet-50.
+
+    python -m oass_jax.main --config=configs/puzzlecam.py --workdir=runs/puzzlecam
+
+Four even patches, seen by the student itself with gradient, with PuzzleCAM's own weights: L_p-cl
+counts 1 from the start, L_re grows to 4 over half of the training.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the configuration of PuzzleCAM."""
+    config = default.get_config()
+    config.keypoint.strategy = "center"
+    config.teacher.mode = "siamese"
+    config.loss.alpha_p = 1.0
+    config.loss.alpha_p_ramp_epochs = 0.0
+    config.loss.alpha_re = 4.0
+    config.loss.alpha_re_ramp_epochs = config.get_ref("num_epochs") / 2
+    return config

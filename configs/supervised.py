@@ -1,0 +1,15 @@
+"""The baseline without self-supervision: binary cross-entropy alone, no patches and no teacher.
+
+    python -m oass_jax.main --config=configs/supervised.py --workdir=runs/supervised
+
+The paper has no row for it; it is what every row is measured against.
+"""
+
+from configs import default
+
+
+def get_config():
+    """Returns the configuration of the supervised baseline."""
+    config = default.get_config()
+    config.teacher.mode = "none"
+    return config

@@ -1,0 +1,166 @@
+"""Flags and config, with every mistake told in one line and exit status 2.
+
+Nothing here imports jax, so mistakes are told at once.
+"""
+
+import difflib
+import math
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from absl import app, flags, logging
+from ml_collections import ConfigDict
+
+from configs import default
+from oass_jax.data.errors import UserError
+
+PREFIX = "--config."
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the command line, checks it, and runs a command.
+
+    Args:
+      main: reads `flags.FLAGS`; a `UserError` it raises is told in one line.
+    """
+
+    def guarded(argv: Sequence[str]) -> None:
+        del argv
+        logging.set_verbosity(logging.WARNING)  # the libraries tell a lot
+        try:
+            main()
+        except UserError as error:
+            fail(str(error))
+
+    # The fields of a config are only known once it is loaded, wherever it stands.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: not word.startswith("--config="))
+    app.run(guarded, flags_parser=_parse)
+
+
+def fail(message: str) -> NoReturn:
+    """Tells a mistake in one line on stderr and exits with status 2."""
+    print("error: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+def nearest(word: str, words: Iterable[str]) -> str:
+    """A phrase that names the word most like a wrong one, or the words there are."""
+    words = sorted(words)
+    match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
+    return f"did you mean {match[0]}?" if match else f"there are {', '.join(words) or 'none'}"
+
+
+def check_config(config: ConfigDict) -> None:
+    """Refuses values that cannot work, before anything is loaded.
+
+    Args:
+      config: every field of `configs/default.py`.
+
+    Raises:
+      UserError: names the field, its value and what it accepts.
+    """
+    template = flatten(default.get_config())
+    for name, value in flatten(config).items():
+        if name in default.CHOICES and value not in default.CHOICES[name]:
+            choices = default.CHOICES[name]
+            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
+        if isinstance(value, tuple) and len(value) != len(template[name]):
+            raise UserError(f"{PREFIX}{name}={value} needs {len(template[name])} numbers")
+        numbers = value if isinstance(value, tuple) else (value,)
+        for number in numbers:
+            _check_number(name, number)
+    _check_together(config)
+
+
+def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """`a.b` -> value of every field of a nested config."""
+    fields = {}
+    for name, value in config.items():
+        nested = isinstance(value, ConfigDict)
+        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return fields
+
+
+def _check_number(name: str, number: Any) -> None:
+    if isinstance(number, bool) or not isinstance(number, int | float):
+        return
+    least = default.MINIMUM.get(name, 0)
+    if not math.isfinite(number) or number < least:
+        raise UserError(f"{PREFIX}{name}={number}: must be finite and at least {least}")
+
+
+def _check_together(config: ConfigDict) -> None:
+    low, high = config.augment.long_side_px
+    if low > high:
+        raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")
+    for name in ("augment.image_px", "eval.image_px"):
+        if (value := flatten(config)[name]) % 32:
+            near = max(32, round(value / 32) * 32)
+            raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
+    most = config.augment.image_px // 32
+    if config.teacher.mode != "none" and config.keypoint.margin_cells > most:
+        raise UserError(
+            f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
+            f"at: at most {most} fit into {config.augment.image_px} px"
+        )
+    for name in ("data.manual_dir", "model.pretrained"):
+        path = Path(flatten(config)[name]).expanduser()
+        is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
+        if str(path) != "." and is_path and not path.exists():
+            siblings = [str(p) for p in path.parent.glob("*")]
+            raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")
+    if config.teacher.ema_decay > 1:
+        raise UserError(f"{PREFIX}teacher.ema_decay={config.teacher.ema_decay} is above 1")
+    if config.data.cache and config.data.num_workers:
+        raise UserError(
+            f"{PREFIX}data.cache keeps images in this process: set {PREFIX}data.num_workers=0"
+        )
+
+
+def _parse(argv: Sequence[str]) -> list[str]:
+    try:
+        rest = flags.FLAGS(argv)
+        if len(rest) > 1:
+            fail(f"{rest[1]!r} is not a flag: flags begin with --")
+        for name in ("config", "workdir"):
+            if name in flags.FLAGS and not flags.FLAGS[name].value:
+                fail(f"--{name} is missing")
+        if flags.FLAGS.config is not None:
+            check_config(flags.FLAGS.config)
+    except flags.UnrecognizedFlagError as error:
+        fail(f"{error.flagname} is not a flag: {nearest(error.flagname, _flag_names())}")
+    except UserError as error:
+        fail(str(error))
+    except (flags.Error, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+        fail(_explain(argv, error))
+    except (AttributeError, ImportError, NameError, SyntaxError) as error:
+        fail(_explain(argv, error))
+    return rest
+
+
+def _flag_names() -> list[str]:
+    return [f"--{name}" for name in ("config", "workdir", "mode", "help") if name in flags.FLAGS]
+
+
+def _explain(argv: Sequence[str], error: Exception) -> str:
+    """Says which word of the command line an error is about."""
+    fields = flatten(default.get_config())
+    for word in argv[1:]:
+        name, _, value = word.partition("=")
+        if name == "--config":
+            path, _, parameter = value.partition(":")
+            known = [str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_"]
+            if path not in known and not (path.endswith(".py") and Path(path).is_file()):
+                return f"{path} is not a config: {nearest(path, known)}"
+            if path.endswith("from_json.py") and not Path(parameter).is_file():
+                return f"{word}: there is no file {parameter!r}; write {path}:WORKDIR/config.json"
+        elif name.startswith(PREFIX):
+            field = name.removeprefix(PREFIX)
+            if field not in fields:
+                return f"{name} is not a field: {nearest(field, fields)}"
+            if f"config.{field}" in str(error):
+                kind = type(fields[field]).__name__
+                return f"{word}: {field} is of type {kind}, like {fields[field]!r}"
+    return str(error).strip().splitlines()[-1]

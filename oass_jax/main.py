@@ -1,0 +1,40 @@
+"""Trains, or evaluates a checkpoint.
+
+    python -m oass_jax.main --config=configs/max.py --workdir=runs/max
+    python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=eval
+
+The first command continues the run if there is one in the workdir. Every field of the config can be
+set: --config.batch_size=16. The fields are in configs/default.py.
+"""
+
+import sys
+from pathlib import Path
+
+from absl import flags
+from ml_collections import config_flags
+
+from oass_jax import command_line
+
+FLAGS = flags.FLAGS
+
+config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/max.py.")
+flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
+flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate a checkpoint.")
+
+
+def main() -> None:
+    """Runs the loop. Imports it late, so that mistakes and worker processes do without jax."""
+    from oass_jax.training import loop, monitor
+
+    run = {"train": loop.train_and_evaluate, "eval": loop.evaluate_checkpoint}[FLAGS.mode]
+    try:
+        run(FLAGS.config, Path(FLAGS.workdir))
+    except monitor.DivergedError as error:
+        sys.exit(f"error: {error}")
+    except monitor.StoppedError as error:
+        print(error)
+        sys.exit(error.status)
+
+
+if __name__ == "__main__":
+    command_line.run(main)

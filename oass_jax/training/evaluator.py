@@ -1,0 +1,114 @@
+"""Evaluates a state during training and on its own, and writes what it found."""
+
+import functools
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from oass_jax.data import pipeline
+from oass_jax.data.errors import UserError
+from oass_jax.evaluation import evaluate, metric
+from oass_jax.model.network import Network
+from oass_jax.training import parts, workdir
+from oass_jax.training.step import TrainState
+
+FIELDS = ("image", "size", "label", "mask", "index")
+
+
+class Evaluator:
+    """Evaluates a state on the split `config.eval` names, and writes what it found."""
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        network: Network,
+        mesh: Mesh,
+        class_names: tuple[str, ...],
+    ):
+        """Opens the split.
+
+        Raises:
+          UserError: no such split, other classes, or `eval.weights` asks for a missing teacher.
+        """
+        self._config, self._folder, self._mesh = config, folder, mesh
+        self._split = parts.open_split(config, config.eval.dataset, config.eval.split)
+        if self._split.class_names != class_names:
+            raise UserError(
+                f"{config.eval.dataset} has the classes {', '.join(self._split.class_names)}; "
+                f"the network was made for {', '.join(class_names)}: set eval.dataset"
+            )
+        if config.eval.weights == "ema" and config.teacher.mode != "ema":
+            raise UserError("eval.weights is 'ema', but teacher.mode is not: set it to 'student'")
+        self._predict_fn = parts.create_predict_fn(network, mesh)
+
+    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
+        """Predicts the split with the student and, where there is one, the EMA encoder.
+
+        Args:
+          state: of the run.
+          step: its step.
+
+        Returns:
+          `val/map`, `val/map_voc`, `val/ap/CLASS` of the weights `eval.weights` names and
+          `val/map_student` or `val/map_ema` of the others, percent.
+        """
+        config = self._config.eval
+        weights = _weights(state)
+        predict_fn = functools.partial(self._predict_fn, weights)
+        predictions = evaluate.predict(predict_fn, self._batches())
+        results = {
+            name: metric.mean_average_precision(scores, predictions.label)
+            for name, scores in predictions.scores.items()
+        }
+        result = results.pop(config.weights)
+        class_names = self._split.class_names
+        workdir.write_evaluation(
+            self._folder,
+            dataset=config.dataset,
+            split=config.split,
+            class_names=class_names,
+            result=result,
+            label=predictions.label,
+            scores=predictions.scores[config.weights],
+            filenames=[self._split.filename(i) for i in predictions.index],
+            about={
+                "step": step,
+                "weights": config.weights,
+                "difficult": config.difficult,
+                "logits": "base",
+            },
+        )
+        metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
+        metrics |= {f"val/map_{name}": other.map for name, other in results.items()}
+        return metrics | {
+            f"val/ap/{name}": float(ap) for name, ap in zip(class_names, result.ap, strict=True)
+        }
+
+    def _batches(self) -> Iterable[parts.Batch]:
+        config = self._config
+        batches = pipeline.eval_batches(
+            self._split,
+            batch_size=config.eval.batch_size,
+            canvas_px=config.eval.image_px,
+            max_boxes=config.data.max_boxes,
+            difficult=config.eval.difficult,
+            num_workers=config.data.num_workers,
+            num_threads=config.data.num_threads,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        return (parts.to_device(batch, FIELDS, self._mesh) for batch in batches)
+
+
+def _weights(state: TrainState) -> dict[str, Any]:
+    """The networks a state holds: the student, and its head on the EMA encoder."""
+    weights = {"student": {"params": state.params, "batch_stats": state.batch_stats}}
+    if state.teacher:
+        encoder = {name: {"encoder": tree} for name, tree in state.teacher.items()}
+        weights["ema"] = encoder | {"params": state.params | encoder["params"]}
+    return weights

@@ -1,0 +1,211 @@
+"""train_and_evaluate: restore, step, evaluate, save. Only `parts` and this read the config."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from oass_jax.data import pipeline
+from oass_jax.data.errors import UserError
+from oass_jax.model import pretrained
+from oass_jax.model.network import Network
+from oass_jax.training import parts, workdir
+from oass_jax.training.checkpoint import Checkpoints
+from oass_jax.training.evaluator import Evaluator
+from oass_jax.training.metric_writer import Console, MetricWriter
+from oass_jax.training.monitor import Monitor, StoppedError, StopRequest
+from oass_jax.training.parts import Batch, Schedule
+from oass_jax.training.step import TrainState, create_state
+
+FIELDS = ("image", "size", "label")  # of a batch, that the train step reads
+
+
+def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
+    """Trains from the last checkpoint in `folder`, or from the start, to the end.
+
+    Args:
+      config: every field of `configs/default.py`.
+      folder: the workdir; made if it does not exist.
+
+    Raises:
+      UserError: a mistake in the config, the data or the workdir.
+      DivergedError: a loss was not finite.
+      StoppedError: a signal asked to stop; the state is saved.
+    """
+    mesh = parts.create_mesh(config)
+    workdir.create(folder)
+    split = parts.open_split(config, config.data.dataset, config.data.split)
+    network = parts.create_network(config, len(split.class_names))
+    evaluator = Evaluator(config, folder, network, mesh, split.class_names)
+    schedule = parts.create_schedule(config, len(split))
+    tx, rates = parts.create_optimizer(config, schedule)
+    fingerprint = pipeline.fingerprint(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        canvas_px=config.data.canvas_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.data.difficult,
+    )
+    checkpoints = Checkpoints(folder / "checkpoints", keep_last=config.checkpoint.keep_last)
+    state, notes = _restore_or_start(config, network, tx, mesh, checkpoints, fingerprint)
+    start = int(state.step)
+    notes += workdir.write_start(
+        folder, step=start, config=config.to_dict(), class_names=split.class_names
+    )
+    console = Console(step=start, total_steps=schedule.total_steps)
+    console.say("\n".join(notes))
+    writer = MetricWriter(folder, step=start)
+    monitor = Monitor(
+        writer,
+        console,
+        start=start,
+        total_steps=schedule.total_steps,
+        steps_per_epoch=schedule.steps_per_epoch,
+        batch_size=config.batch_size,
+        log_every=config.log_every_steps,
+        rates=rates,
+    )
+
+    def evaluate_fn(state: TrainState, step: int) -> float:
+        metrics = evaluator(state, step)
+        writer.write(step, metrics)
+        maps = {name: x for name, x in metrics.items() if name.startswith("val/map")}
+        console.say("  ".join(f"{name} {value:.2f}" for name, value in maps.items()))
+        return metrics["val/map"]
+
+    try:
+        _loop(
+            state,
+            schedule,
+            _train_batches(config, split, start, mesh),
+            train_fn=parts.create_train_fn(config, network, tx, schedule, mesh),
+            monitor=monitor,
+            evaluate_fn=evaluate_fn,
+            save_fn=functools.partial(checkpoints.save, fingerprint=fingerprint),
+        )
+        checkpoints.wait()
+    finally:
+        console.close()
+        writer.close()
+        checkpoints.close()
+    workdir.write_end(folder)
+    _conclude(config, folder)
+
+
+def _loop(
+    state: TrainState,
+    schedule: Schedule,
+    batches: Iterator[Batch],
+    *,
+    train_fn: Callable,
+    monitor: Monitor,
+    evaluate_fn: Callable[[TrainState, int], float],
+    save_fn: Callable,
+) -> None:
+    """Steps, evaluations and checkpoints, from the state's step to the last."""
+    with StopRequest() as stop:
+        for step in range(int(state.step) + 1, schedule.total_steps + 1):
+            batch = monitor.wait_for(batches)
+            state, metrics = train_fn(state, batch)
+            stops, evaluates = stop.number, step in schedule.eval_steps
+            saves = stops or evaluates or step % schedule.save_every == 0
+            # Nothing is evaluated or saved before every loss so far is known to be finite.
+            monitor.add(step, metrics, settle=saves)
+            if saves:
+                with monitor.paused():
+                    val_map = evaluate_fn(state, step) if evaluates else None
+                    save_fn(state, step=step, val_map=val_map)
+            if stops:
+                raise StoppedError(step, stops)
+
+
+def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
+    """Evaluates a checkpoint of `folder` on `config.eval` and writes `eval/DATASET_SPLIT/`.
+
+    Args:
+      config: the config of the run; fields of `eval` may differ.
+      folder: the workdir of a run.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or the data set has other classes.
+    """
+    mesh = parts.create_mesh(config)
+    class_names = workdir.read_classes(folder)
+    checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, read_only=True)
+    best = checkpoints.best_step()
+    steps = checkpoints.steps()[::-1] if config.eval.checkpoint == "last" else [best]
+    if not steps or steps == [None]:
+        raise UserError(f"there is no {config.eval.checkpoint} checkpoint in {folder}: train first")
+    network = parts.create_network(config, len(class_names))
+    evaluator = Evaluator(config, folder, network, mesh, class_names)
+    # The optimiser only shapes the state here: its schedule is not used.
+    tx, _ = parts.create_optimizer(config, parts.create_schedule(config, config.batch_size))
+    like = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+    state, step = checkpoints.restore(like, steps=steps, fingerprint=None)
+    print(f"restored the checkpoint of step {step}", flush=True)
+    evaluator(state, step)
+    checkpoints.close()
+    _conclude(config, folder)
+
+
+def _restore_or_start(
+    config: ConfigDict,
+    network: Network,
+    tx: optax.GradientTransformation,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    fingerprint: dict,
+) -> tuple[TrainState, list[str]]:
+    """The state to go on from, and what to tell about it."""
+    if checkpoints.steps():
+        like = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+        steps = checkpoints.steps()[::-1]
+        state, step = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
+        return state, [f"resumed from the checkpoint of step {step}"]
+    notes = []
+    variables = parts.init_variables(network, config.seed)
+    if config.model.pretrained:
+        variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
+        notes.append(report.summary())
+    state = create_state(
+        variables,
+        tx=tx,
+        # Not the key of the initialisers.
+        rng=jax.random.fold_in(jax.random.PRNGKey(config.seed), 1),
+        teacher=config.teacher.mode,
+    )
+    return jax.device_put(state, parts.replicated(mesh)), notes
+
+
+def _train_batches(
+    config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh
+) -> Iterator[Batch]:
+    batches = pipeline.train_batches(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        canvas_px=config.data.canvas_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.data.difficult,
+        num_workers=config.data.num_workers,
+        num_threads=config.data.num_threads,
+        cache=config.data.cache,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    return (parts.to_device(batch, FIELDS, mesh) for batch in batches)
+
+
+def _conclude(config: ConfigDict, folder: Path) -> None:
+    title = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
+    if config.teacher.mode == "none":
+        title = "supervised"
+    workdir.write_readme(folder, title=f"{config.model.encoder} on {config.data.dataset}, {title}")
+    if jax.process_index() == 0:
+        print(workdir.result_table(folder, config.eval.dataset, config.eval.split), flush=True)

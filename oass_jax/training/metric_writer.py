@@ -1,0 +1,127 @@
+"""Where the numbers of a run go: metrics.jsonl, TensorBoard events and the console."""
+
+import json
+import logging
+import math
+import sys
+from pathlib import Path
+
+import rich.console
+import rich.progress
+import tensorboardX
+
+from oass_jax.training import workdir
+
+
+class MetricWriter:
+    """Appends metrics to `metrics.jsonl` and to the events in `tb/`."""
+
+    def __init__(self, folder: Path, *, step: int):
+        """Opens the files and cuts what was written after the step that is resumed.
+
+        Args:
+          folder: the workdir.
+          step: the restored step; 0 for a new run.
+        """
+        path = folder / "metrics.jsonl"
+        workdir.write_text(path, "".join(_lines_until(path, step)))
+        self._jsonl = path.open("a", encoding="utf-8")
+        self._events = tensorboardX.SummaryWriter(
+            str(folder / "tb"), purge_step=step + 1 if step else None, write_to_disk=True
+        )
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        """Writes one line; a value that is not finite becomes null, as JSON has no word for it.
+
+        Args:
+          step: steps done.
+          metrics: names such as `train/loss` or `val/map`.
+        """
+        finite = {name: x if math.isfinite(x) else None for name, x in metrics.items()}
+        self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
+        self._jsonl.flush()
+        for name, value in metrics.items():
+            self._events.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        """Flushes and closes the files."""
+        self._jsonl.close()
+        self._events.close()
+
+
+def _lines_until(path: Path, step: int) -> list[str]:
+    """The lines of steps up to `step`; a last line that a kill cut short is dropped."""
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (json.JSONDecodeError, KeyError):
+            logging.warning("dropped an unreadable line of %s", path)
+    return kept
+
+
+class Console:
+    """Progress for a person: one bar on a terminal, plain lines in a pipe."""
+
+    def __init__(self, *, step: int, total_steps: int):
+        """Starts the bar.
+
+        Args:
+          step: steps done so far.
+          total_steps: steps of the whole run.
+        """
+        self._total_steps = total_steps
+        self._console = rich.console.Console()
+        self._bar = None
+        if self._console.is_terminal:
+            columns = (
+                "{task.completed}/{task.total}",
+                rich.progress.BarColumn(),
+                "{task.description}",
+            )
+            self._bar = rich.progress.Progress(*columns, console=self._console)
+            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
+            self._bar.start()
+
+    def progress(self, step: int, metrics: dict[str, float], *, epoch: float, eta_s: float) -> None:
+        """Shows the state of the training.
+
+        Args:
+          step: steps done.
+          metrics: the losses and rates as written to `metrics.jsonl`.
+          epoch: epochs done.
+          eta_s: seconds until the last step.
+        """
+        losses = [
+            f"{name} {metrics[f'train/{name}']:.4f}"
+            for name in ("loss", "loss_cls", "loss_pcl", "loss_re")
+            if f"train/{name}" in metrics
+        ]
+        text = (
+            f"epoch {epoch:.2f}  {'  '.join(losses)}  lr {metrics['train/learning_rate']:.2e}  "
+            f"{metrics['perf/images_per_sec']:.1f} images/s  "
+            f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {_duration(eta_s)}"
+        )
+        if self._bar:
+            self._bar.update(self._task, completed=step, description=text)
+        else:
+            print(f"step {step}/{self._total_steps}  {text}", flush=True)
+
+    def say(self, text: str) -> None:
+        """Prints lines above the bar, or plainly."""
+        if self._bar:
+            self._bar.console.print(text, markup=False, highlight=False)
+        else:
+            print(text, flush=True)
+
+    def close(self) -> None:
+        """Leaves the terminal as it was."""
+        if self._bar:
+            self._bar.stop()
+        sys.stdout.flush()
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(int(seconds) // 60, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{int(seconds) % 60:02d}s"

@@ -1,0 +1,72 @@
+import json
+
+import pytest
+
+from oass_jax.training.metric_writer import Console, MetricWriter
+from oass_jax.training.monitor import DivergedError, Monitor
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_one_object_a_line(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    writer.write(10, {"train/loss": 0.5})
+    writer.write(20, {"val/map": float("nan")})
+    writer.close()
+    assert lines(tmp_path) == [{"step": 10, "train/loss": 0.5}, {"step": 20, "val/map": None}]
+    assert list((tmp_path / "tb").glob("events.*"))
+
+
+def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
+    text = '{"step": 10, "a": 1.0}\n{"step": 20, "a": 2.0}\n{"step": 30, "a": 3.0}\n{"st'
+    (tmp_path / "metrics.jsonl").write_text(text)
+    writer = MetricWriter(tmp_path, step=20)
+    writer.write(30, {"a": 4.0})
+    writer.close()
+    assert [(row["step"], row["a"]) for row in lines(tmp_path)] == [(10, 1.0), (20, 2.0), (30, 4.0)]
+
+
+def monitor(tmp_path, log_every=2):
+    return Monitor(
+        MetricWriter(tmp_path, step=0),
+        Console(step=0, total_steps=6),
+        start=0,
+        total_steps=6,
+        steps_per_epoch=3.0,
+        batch_size=8,
+        log_every=log_every,
+        rates={"learning_rate": lambda step: 0.1 * step},
+    )
+
+
+def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, capsys):
+    watched = monitor(tmp_path)
+    for step, loss in enumerate([1.0, 3.0, 5.0], start=1):
+        watched.add(step, {"loss": loss, "loss_cls": loss}, settle=False)
+    (row,) = lines(tmp_path)
+    assert row["step"] == 2
+    assert row["train/loss"] == 2.0
+    assert row["train/epoch"] == pytest.approx(2 / 3)
+    assert row["train/learning_rate"] == pytest.approx(0.1)
+    assert row["perf/images_per_sec"] > 0
+    assert "step 2/6  epoch 0.67  loss 2.0000" in capsys.readouterr().out
+    watched.add(4, {"loss": 1.0, "loss_cls": 1.0}, settle=True)
+    assert [row["step"] for row in lines(tmp_path)] == [2, 4]
+
+
+def test_monitor_stops_at_the_first_loss_that_is_not_finite(tmp_path):
+    watched = monitor(tmp_path)
+    watched.add(1, {"loss": 1.0}, settle=False)
+    with pytest.raises(DivergedError, match="loss was not finite at step 2"):
+        watched.add(2, {"loss": float("nan")}, settle=True)
+
+
+def test_a_pipe_gets_plain_lines(tmp_path, capsys):
+    watched = monitor(tmp_path, log_every=1)
+    watched.add(1, {"loss": 1.0, "loss_cls": 1.0}, settle=True)
+    out = capsys.readouterr().out
+    assert out.count("\n") == 1
+    assert "\x1b" not in out
+    assert "waiting 0%" in out

@@ -1,0 +1,261 @@
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import Mesh
+from numpy.testing import assert_allclose, assert_array_equal
+
+from configs import max as max_config
+from configs import puzzlecam, supervised
+from oass_jax.image import augment
+from oass_jax.method import keypoint
+from oass_jax.model.network import Network
+from oass_jax.training import parts, step
+
+NUM_CLASSES, NUM_IMAGES, PX = 5, 8, 64
+
+
+class OneBlock(nn.Module):
+    """An encoder of output stride 8 that compiles fast."""
+
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = images.astype(self.dtype)
+        for features, size, stride in [(16, 8, 8), (32, 3, 1)]:
+            x = nn.Conv(features, (size, size), stride, padding=size % 2, dtype=self.dtype)(x)
+            x = nn.relu(nn.BatchNorm(not train, dtype=self.dtype)(x))
+        return x
+
+
+def tiny(page, **changes):
+    """A config of the repository, shrunk to small images and no warm-up."""
+    config = page.get_config()
+    config.batch_size = config.eval.batch_size = NUM_IMAGES
+    config.model.dtype = "float32"
+    config.augment.image_px = PX
+    config.augment.long_side_px = (48, 96)
+    config.keypoint.margin_cells = 1
+    config.num_epochs = 10.0
+    config.optimizer.warmup_epochs = 0.0
+    config.loss.alpha_p_ramp_epochs = config.loss.alpha_re_ramp_epochs = 0.0
+    config.update_from_flattened_dict(changes)
+    return config
+
+
+def batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return {
+        "image": rng.integers(0, 256, (NUM_IMAGES, 80, 80, 3), np.uint8),
+        "size": np.stack([rng.integers(30, 81, NUM_IMAGES), np.full(NUM_IMAGES, 80)], -1),
+        "label": (rng.random((NUM_IMAGES, NUM_CLASSES)) < 0.3).astype(np.int8),
+    }
+
+
+class Run:
+    """State and compiled step of a config on some devices."""
+
+    def __init__(self, config, num_devices=1):
+        self.mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
+        schedule = parts.create_schedule(config, 10 * NUM_IMAGES)
+        self.network = Network(OneBlock(jnp.dtype(config.model.dtype)), NUM_CLASSES)
+        self.method = parts.create_method(config, schedule)
+        tx, _ = parts.create_optimizer(config, schedule)
+        variables = parts.init_variables(self.network, 0)
+        rng = jax.random.PRNGKey(1)
+        state = step.create_state(variables, tx=tx, rng=rng, teacher=config.teacher.mode)
+        self.state = jax.device_put(state, parts.replicated(self.mesh))
+        self.loss_fn = jax.jit(self.loss)
+        self.train_fn = parts.create_train_fn(config, self.network, tx, schedule, self.mesh)
+
+    def steps(self, num, fixed=False):
+        """Runs some steps and returns their metrics."""
+        metrics = []
+        for i in range(num):
+            device_batch = parts.to_device(batch(0 if fixed else i), tuple(batch()), self.mesh)
+            self.state, values = self.train_fn(self.state, device_batch)
+            metrics.append(jax.device_get(values))
+        return metrics
+
+    def loss(self, params, state, image=None):
+        """The total loss on a fixed, placed batch."""
+        data = batch()
+        if image is None:
+            image = augment.keep_images(data["image"][:, :PX, :PX], np.minimum(data["size"], PX))
+        window = jnp.broadcast_to(jnp.array([0, PX]), (NUM_IMAGES, 2, 2))
+        total, (stats, metrics) = step.total_loss(
+            params,
+            state,
+            image,
+            jnp.array(data["label"]),
+            window,
+            network=self.network,
+            method=self.method,
+        )
+        return total, stats, metrics
+
+
+@pytest.fixture(scope="module")
+def oass():
+    return Run(tiny(max_config))
+
+
+def leaves(tree):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(tree)]
+
+
+def test_loss_is_the_weighted_sum_of_its_parts(oass):
+    _, _, metrics = oass.loss_fn(oass.state.params, oass.state)
+    parts_sum = metrics["loss_cls"] + (metrics["loss_pcl"] + metrics["loss_re"]) / 15
+    assert_allclose(metrics["loss"], parts_sum, rtol=1e-6)
+    assert metrics["loss_re"] > 0
+
+
+def test_gradient_through_the_ema_teacher_is_exactly_zero(oass):
+    def loss_of_teacher(teacher):
+        return oass.loss(oass.state.params, oass.state.replace(teacher=teacher))[0]
+
+    grads = jax.jit(jax.grad(loss_of_teacher))(oass.state.teacher)
+    assert all((g == 0).all() for g in leaves(grads))
+
+
+def test_ema_pcl_teaches_the_head_and_leaves_the_encoder(oass):
+    def pcl(params):
+        return oass.loss(params, oass.state)[2]["loss_pcl"]
+
+    grads = jax.jit(jax.grad(pcl))(oass.state.params)
+    assert all((g == 0).all() for g in leaves(grads["encoder"]))
+    assert np.abs(grads["head"]["kernel"]).max() > 0
+
+
+def test_tiled_map_is_a_constant_target_with_an_ema_teacher(oass):
+    """dL_re / d head must be that of |A - constant|, whatever the head does to A_re."""
+    state = oass.state.replace(
+        teacher=jax.tree.map(lambda x: x * 1.3, oass.state.teacher)  # A and A_re differ
+    )
+
+    def loss_re(params):
+        return oass.loss(params, state)[2]["loss_re"]
+
+    grad = jax.jit(jax.grad(loss_re))(oass.state.params)["head"]["kernel"]
+    data = batch()
+    image = augment.keep_images(data["image"][:, :PX, :PX], np.minimum(data["size"], PX))
+    features, _ = oass.network.apply(
+        {"params": state.params, "batch_stats": state.batch_stats},
+        image,
+        train=True,
+        method="encode",
+        mutable=["batch_stats"],
+    )
+    # |A - A_re| has slope +-1 in A on labelled maps, so each class's gradient is bounded by the
+    # mean feature; a gradient through A_re as well would nearly cancel it where both agree.
+    bound = np.abs(np.einsum("bhwd,bc->dc", features, data["label"] > 0))
+    bound /= NUM_IMAGES * features.shape[1] * features.shape[2] * NUM_CLASSES
+    assert np.abs(grad).max() > 0
+    assert (np.abs(grad) <= bound + 1e-6).all()
+
+
+def test_siamese_teacher_has_gradient_and_counts_patches_in_its_statistics():
+    run = Run(tiny(puzzlecam))
+    assert run.state.teacher == {}
+
+    def pcl(params):
+        return run.loss(params, run.state)[2]["loss_pcl"]
+
+    assert np.abs(jax.jit(jax.grad(pcl))(run.state.params)["encoder"]["Conv_0"]["kernel"]).max() > 0
+    _, stats, _ = run.loss_fn(run.state.params, run.state)
+    alone = Run(tiny(supervised))
+    _, image_stats, _ = alone.loss_fn(run.state.params, run.state)
+    difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), stats, image_stats)
+    assert all(x > 0 for x in jax.tree.leaves(difference))
+
+
+def test_supervised_pays_nothing_for_a_teacher():
+    flops = {}
+    for name, page in [("supervised", supervised), ("max", max_config), ("puzzlecam", puzzlecam)]:
+        run = Run(tiny(page))
+        lowered = run.train_fn.lower(run.state, batch())
+        flops[name] = lowered.cost_analysis()["flops"]
+        assert bool(run.state.teacher) == (name == "max")
+    # A forward pass is a third of a step; the patches cost one more pass, or a whole step.
+    assert 1.2 < flops["max"] / flops["supervised"] < 1.6
+    assert 1.7 < flops["puzzlecam"] / flops["supervised"] < 2.2
+
+
+def test_ema_update_by_hand():
+    params = {"encoder": {"w": jnp.array(2.0)}, "head": {}}
+    state = step.TrainState(
+        step=jnp.array(1),
+        params=params,
+        batch_stats={"encoder": {"m": jnp.array(4.0)}},
+        teacher={},
+        opt_state=optax.EmptyState(),
+        rng=jax.random.PRNGKey(0),
+    )
+    teacher = {"params": {"w": jnp.array(1.0)}, "batch_stats": {"m": jnp.array(0.0)}}
+    first = step.ema_update(teacher, state, jnp.array(0), 0.999)  # decay 1 / 10
+    assert_allclose(first["params"]["w"], 0.1 * 1 + 0.9 * 2, rtol=1e-6)
+    assert_allclose(first["batch_stats"]["m"], 0.9 * 4, rtol=1e-6)
+    late = step.ema_update(teacher, state, jnp.array(10**6), 0.999)
+    assert_allclose(late["params"]["w"], 0.999 * 1 + 0.001 * 2, rtol=1e-6)
+
+
+def test_same_losses_on_eight_devices_as_on_one(oass):
+    one, eight = Run(tiny(max_config), 1), Run(tiny(max_config), 8)
+    for a, b in zip(one.steps(3), eight.steps(3), strict=True):
+        jax.tree.map(functools.partial(assert_allclose, rtol=2e-4), a, b)
+    for a, b in zip(leaves(one.state.params), leaves(eight.state.params), strict=True):
+        assert_allclose(a, b, atol=2e-3)  # Adam turns rounding of a tiny gradient into a sign
+
+
+def test_loss_falls_and_nothing_recompiles():
+    config = tiny(max_config, **{"optimizer.encoder_learning_rate": 1e-3})
+    config.optimizer.head_learning_rate = 1e-2
+    run = Run(config)
+    metrics = run.steps(60, fixed=True)
+    assert metrics[-1]["loss_cls"] < 0.7 * metrics[0]["loss_cls"]
+    assert run.train_fn._cache_size() == 1
+    assert int(run.state.step) == 60
+
+
+def test_bfloat16_computes_near_float32_and_keeps_float32_state(oass):
+    run = Run(tiny(max_config, **{"model.dtype": "bfloat16"}))
+    assert all(leaf.dtype in (np.float32, np.int32, np.uint32) for leaf in leaves(run.state))
+    low, _, _ = run.loss_fn(run.state.params, run.state)
+    high, _, _ = oass.loss_fn(run.state.params, run.state)
+    assert_allclose(low, high, rtol=0.05)
+
+
+@pytest.mark.parametrize("page", [max_config, puzzlecam])
+def test_images_without_labels_and_black_images_are_finite(page):
+    run = Run(tiny(page))
+    image = jnp.zeros((NUM_IMAGES, PX, PX, 3))
+    with jax.debug_nans(True):
+        grad_fn = jax.jit(jax.grad(lambda p: run.loss(p, run.state, image)[0]))
+        grads = grad_fn(run.state.params)
+    assert all(np.isfinite(g).all() for g in leaves(grads))
+
+
+def test_keypoints_in_all_four_corners_are_finite(oass, monkeypatch):
+    for corner in [(0.0, 0.0), (0.0, 8.0), (8.0, 0.0), (8.0, 8.0)]:
+        method = oass.method._replace(
+            keypoint_fn=lambda scene, c=corner: jnp.broadcast_to(jnp.array(c), (NUM_IMAGES, 2))
+        )
+        monkeypatch.setattr(oass, "method", method)
+        with jax.debug_nans(True):
+            total, _, _ = jax.jit(oass.loss)(oass.state.params, oass.state)
+        assert np.isfinite(total)
+
+
+def test_every_strategy_goes_with_every_teacher():
+    for strategy in keypoint.KEYPOINTS:
+        for teacher in ("siamese", "ema"):
+            changes = {"keypoint.strategy": strategy, "teacher.mode": teacher}
+            run = Run(tiny(max_config, **changes))
+            shapes = jax.eval_shape(run.train_fn, run.state, batch())
+            assert_array_equal(shapes[0].step.shape, ())
