@@ -5,8 +5,10 @@ A strategy is a function in `KEYPOINTS` from a `Scene` to one point an image, in
 stride. `cut_position` turns it into a legal cut.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -64,10 +66,20 @@ def max_peak(scene: Scene, *, classes: str, offset_cells: float) -> jax.Array:
     return jnp.where(flat.max(axis=-1, keepdims=True) > 0, peak_yx, center(scene))
 
 
+# Name -> strategy. Its keyword-only parameters are fields of `config.keypoint`.
 KEYPOINTS: dict[str, Callable[..., jax.Array]] = {"center": center, "max": max_peak}
 
-# The fields of `config.keypoint` that a strategy takes, beside the scene.
-OPTIONS = {"center": (), "max": ("classes", "offset_cells")}
+
+def bind(strategy: str, fields: Mapping[str, Any]) -> Callable[[Scene], jax.Array]:
+    """A strategy with the options it takes.
+
+    Args:
+      strategy: a key of `KEYPOINTS`.
+      fields: name -> value, at least of the strategy's keyword-only parameters.
+    """
+    keypoint_fn = KEYPOINTS[strategy]
+    _, *options = inspect.signature(keypoint_fn).parameters
+    return functools.partial(keypoint_fn, **{name: fields[name] for name in options})
 
 
 def cut_position(point_yx: jax.Array, shape: tuple[int, int], margin_cells: int) -> jax.Array:

@@ -20,6 +20,7 @@ from oass_jax.data.errors import UserError
 Tree = Any
 STATE, RECORD = "state", "record"
 BEST_METRIC = "map"
+NOT_EVALUATED = -1.0
 
 
 class Checkpoints:
@@ -39,7 +40,7 @@ class Checkpoints:
         if read_only and not folder.is_dir():
             raise UserError(f"there are no checkpoints in {folder.parent}: train there first")
         policies = checkpoint_managers.preservation_policy
-        best = policies.BestN(get_metric_fn=_score, n=1, keep_checkpoints_without_metrics=False)
+        best = policies.BestN(get_metric_fn=_score, n=1)
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -71,7 +72,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 **{STATE: ocp.args.StandardSave(state), RECORD: ocp.args.JsonSave(record)}
             ),
-            metrics=None if val_map is None else {BEST_METRIC: val_map},
+            metrics={BEST_METRIC: NOT_EVALUATED if val_map is None else val_map},
             force=True,
         )
 
@@ -90,7 +91,9 @@ class Checkpoints:
     def best_step(self) -> int | None:
         """The step with the highest validation mAP; None if there was no evaluation."""
         step = self._manager.best_step()
-        return step if step is not None and self._manager.metrics(step) else None
+        if step is None or _score(self._manager.metrics(step)) == NOT_EVALUATED:
+            return None
+        return step
 
     def restore(
         self, like: Tree, *, steps: list[int], fingerprint: dict | None

@@ -166,7 +166,6 @@ def create_method(config: ConfigDict, schedule: Schedule) -> Method:
       config: `keypoint`, `teacher` and `loss` are read.
       schedule: the run in steps.
     """
-    options = {name: config.keypoint[name] for name in keypoint.OPTIONS[config.keypoint.strategy]}
 
     def ramp(alpha: float, ramp_epochs: float) -> Callable[[jax.Array], jax.Array]:
         return functools.partial(
@@ -178,7 +177,7 @@ def create_method(config: ConfigDict, schedule: Schedule) -> Method:
 
     return Method(
         teacher=config.teacher.mode,
-        keypoint_fn=functools.partial(keypoint.KEYPOINTS[config.keypoint.strategy], **options),
+        keypoint_fn=keypoint.bind(config.keypoint.strategy, config.keypoint),
         margin_cells=config.keypoint.margin_cells,
         valid_only=config.keypoint.valid_only,
         alpha_p=ramp(config.loss.alpha_p, config.loss.alpha_p_ramp_epochs),

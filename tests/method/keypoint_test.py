@@ -84,10 +84,8 @@ def test_cut_stays_away_from_all_four_corners(point, expected):
 
 
 def test_every_strategy_compiles_once_for_all_maps():
-    config = default.get_config().keypoint
-    for name, keypoint_fn in keypoint.KEYPOINTS.items():
-        options = {field: config[field] for field in keypoint.OPTIONS[name]}
-        compiled = jax.jit(functools.partial(keypoint_fn, **options))
+    for name in keypoint.KEYPOINTS:
+        compiled = jax.jit(keypoint.bind(name, default.get_config().keypoint))
         for seed in range(3):
             maps = np.random.default_rng(seed).normal(size=(2, 4, 4))
             assert compiled(scene(maps, [1, 0])).shape == (1, 2)
@@ -96,4 +94,3 @@ def test_every_strategy_compiles_once_for_all_maps():
 
 def test_config_names_every_strategy():
     assert set(default.CHOICES["keypoint.strategy"]) == set(keypoint.KEYPOINTS)
-    assert set(keypoint.OPTIONS) == set(keypoint.KEYPOINTS)

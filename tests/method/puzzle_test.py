@@ -44,7 +44,7 @@ def test_cut_then_tile_with_an_identity_encoder_restores_the_even_split():
 
 
 def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
-    """A map that is constant on each patch survives any resizing, and no patch leaks into another."""
+    """A map constant on each patch survives any resizing, unless a patch leaks into another."""
     for y, x in legal_cuts(6, 8, 1):
         maps = np.zeros((1, 6, 8, 1), np.float32)
         maps[:, :y, :x], maps[:, :y, x:], maps[:, y:, :x], maps[:, y:, x:] = 1, 2, 3, 4

@@ -1,0 +1,40 @@
+# Sourced by the other scripts: sets PYTHON to an interpreter that has what is asked for.
+#
+# An active virtual environment is used, or PYTHON if it is set; otherwise .venv is made here.
+# What was installed is remembered in the environment by the requirements' checksum, so that a
+# second run installs nothing.
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+find_python() {
+  local candidate
+  for candidate in python3 python3.12 python3.11 python3.13 python; do
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"
+      return
+    fi
+  done
+  echo "error: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python" >&2
+  return 1
+}
+
+# install FILE...: requirement files
+install() {
+  local stamp want
+  stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.oass_jax_installed"
+  want="$(cat "$@" | cksum)"
+  if ! grep -qxsF "$want" "$stamp"; then
+    echo "installing $* into $(dirname "$stamp")" >&2
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' "$@")
+    echo "$want" >> "$stamp" 2>/dev/null || true  # not ours to write to: pip will look again
+  fi
+}
+
+if [ -z "${PYTHON:-}" ]; then
+  if [ -n "${VIRTUAL_ENV:-}" ]; then
+    PYTHON="$VIRTUAL_ENV/bin/python"
+  else
+    [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+    PYTHON=.venv/bin/python
+  fi
+fi

@@ -1,0 +1,266 @@
+"""End to end on real scenes with the tiny network: the commands a user runs, killed and resumed."""
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from oass_jax.data import pipeline
+from oass_jax.evaluation import metric
+from oass_jax.training import workdir
+
+ROOT = Path(__file__).parents[2]
+STEPS = 30
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    pipeline.open_split("digit_scenes", "val", data_dir=folder, manual_dir=None)
+    return folder
+
+
+def command(data_dir, folder, *changes, page="demo"):
+    return [
+        sys.executable,
+        "-m",
+        "oass_jax.main",
+        f"--config=configs/{page}.py",
+        f"--workdir={folder}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.data.split=train[:240]",
+        "--config.eval.split=val[:50]",
+        "--config.batch_size=16",
+        "--config.num_epochs=2",
+        "--config.augment.image_px=32",
+        "--config.augment.long_side_px=(32, 48)",
+        "--config.eval.image_px=32",
+        "--config.eval.batch_size=16",
+        "--config.eval.every_epochs=1",
+        "--config.checkpoint.every_steps=4",
+        "--config.log_every_steps=1",
+        *changes,
+    ]
+
+
+def run(words, devices=1):
+    return subprocess.run(words, cwd=ROOT, env=env(devices), capture_output=True, text=True)
+
+
+def env(devices):
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+
+
+def start(words):
+    return subprocess.Popen(
+        words, cwd=ROOT, env=env(1), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def wait_for(condition, process):
+    while not condition():
+        assert process.poll() is None, process.stdout.read()
+        time.sleep(0.005)
+
+
+def rows(folder):
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def last_step(folder):
+    return max((row["step"] for row in rows(folder)), default=0)
+
+
+def final_leaves(folder):
+    """Checksums of every array of the last checkpoint, as they were saved."""
+    record = folder / "checkpoints" / str(STEPS) / "record" / "metadata"
+    return json.loads(record.read_text())["leaves"]
+
+
+@pytest.fixture(scope="module")
+def finished(data_dir, tmp_path_factory):
+    """A run from start to end, and what it printed."""
+    folder = tmp_path_factory.mktemp("finished")
+    done = run(command(data_dir, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
+
+
+def test_the_workdir_is_complete(finished):
+    folder, _ = finished
+    names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    evaluation = "eval/digit_scenes_val[:50]/"
+    expected = {"README.md", "config.json", "env.json", "classes.txt", "metrics.jsonl"}
+    expected |= {evaluation + n for n in ("summary.json", "per_class.csv", "predictions.csv")}
+    assert expected <= names
+    assert not [name for name in names if "tmp" in name]
+    assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir())[-1] == STEPS
+    env_json = json.loads((folder / "env.json").read_text())
+    assert env_json["starts"][0]["end"]
+    assert env_json["starts"][0]["packages"]["jax"]
+    assert "mAP" in (folder / "README.md").read_text()
+
+
+def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
+    folder, _ = finished
+    evaluation = folder / "eval" / "digit_scenes_val[:50]"
+    summary = json.loads((evaluation / "summary.json").read_text())
+    with (evaluation / "predictions.csv").open() as file:
+        table = list(csv.DictReader(file))
+    split = pipeline.open_split("digit_scenes", "val[:50]", data_dir=data_dir, manual_dir=None)
+    assert [row["image"] for row in table] == [split.filename(i) for i in range(50)]
+    scores = np.array([[float(row[name]) for name in split.class_names] for row in table])
+    label = np.zeros_like(scores)
+    for i, record in enumerate(split.source):
+        label[i, record["labels"]] = 1
+    result = metric.mean_average_precision(scores, label)
+    assert summary["map"] == pytest.approx(result.map, abs=1e-6)
+    assert list(summary["ap"]) == list(split.class_names)
+    assert summary["num_images"] == 50
+    assert summary["step"] == STEPS
+    assert workdir.read_classes(folder) == split.class_names
+
+
+def test_a_pipe_gets_a_line_each_step_and_the_table(finished):
+    folder, out = finished
+    assert f"step {STEPS}/{STEPS}  epoch 2.00  loss " in out
+    assert "\x1b" not in out
+    assert re.search(r"mAP +\d+\.\d\d", out)
+    steps = [row["step"] for row in rows(folder) if "train/loss" in row]
+    assert steps == list(range(1, STEPS + 1))
+    assert [row["step"] for row in rows(folder) if "val/map" in row] == [15, 30]
+    assert {"val/map_voc", "val/map_ema", "val/ap/zero"} <= set(rows(folder)[-1])
+
+
+def test_a_finished_run_shows_its_result_again_and_changes_nothing(finished, data_dir):
+    folder, _ = finished
+    before = (folder / "metrics.jsonl").read_text()
+    done = run(command(data_dir, folder))
+    assert done.returncode == 0
+    assert "mAP" in done.stdout
+    assert (folder / "metrics.jsonl").read_text() == before
+
+
+def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit(finished, data_dir, tmp_path):
+    checkpoints = tmp_path / "checkpoints"
+    moments = [
+        lambda: last_step(tmp_path) >= 7,  # between two checkpoints
+        lambda: any(checkpoints.glob("*.orbax-checkpoint-tmp")) and last_step(tmp_path) >= 12,
+        lambda: last_step(tmp_path) >= 21,
+    ]
+    for moment in moments:
+        process = start(command(data_dir, tmp_path))
+        wait_for(moment, process)
+        process.kill()
+        process.communicate()
+    done = run(command(data_dir, tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"resumed from the checkpoint of step (12|16|20)\n", done.stdout)
+    assert final_leaves(tmp_path) == final_leaves(finished[0])
+    # Every step is there once, with the same losses.
+    losses, expected = (
+        [(r["step"], r["train/loss"]) for r in rows(folder) if "train/loss" in r]
+        for folder in (tmp_path, finished[0])
+    )
+    assert losses == expected
+
+
+def test_bits_differ_where_they_should(finished, data_dir, tmp_path):
+    """Without this the test above could compare nothing."""
+    done = run(command(data_dir, tmp_path, "--config.seed=1"))
+    assert done.returncode == 0, done.stderr
+    assert final_leaves(tmp_path) != final_leaves(finished[0])
+
+
+def test_sigterm_saves_and_the_same_command_continues(data_dir, tmp_path):
+    words = command(data_dir, tmp_path, "--config.checkpoint.every_steps=1000")
+    process = start(words)
+    wait_for(lambda: last_step(tmp_path) >= 3, process)
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate()
+    assert process.returncode == 128 + signal.SIGTERM
+    step = int(re.search(r"stopped and saved at step (\d+)", out)[1])
+    assert 3 <= step < 15
+    again = run(words)
+    assert f"resumed from the checkpoint of step {step}" in again.stdout
+    assert again.returncode == 0
+
+
+def test_eval_on_another_split_and_number_of_devices(finished, data_dir):
+    folder, _ = finished
+    words = command(data_dir, folder, "--mode=eval", "--config.eval.split=val[50:90]")
+    done = run(words, devices=4)
+    assert done.returncode == 0, done.stderr
+    assert f"restored the checkpoint of step {STEPS}" in done.stdout
+    summary = json.loads((folder / "eval/digit_scenes_val[50:90]/summary.json").read_text())
+    assert summary["num_images"] == 40
+    best = run([*words, "--config.eval.checkpoint=best", "--config.eval.weights=ema"])
+    assert best.returncode == 0, best.stderr
+    summary = json.loads((folder / "eval/digit_scenes_val[50:90]/summary.json").read_text())
+    assert summary["weights"] == "ema"
+    scores = {r["step"]: r["val/map"] for r in rows(folder) if "val/map" in r}
+    assert summary["step"] == max(scores, key=scores.get)
+
+
+@pytest.mark.parametrize("page", ["supervised", "puzzlecam"])
+def test_the_baselines_run_in_the_same_loop(page, data_dir, tmp_path):
+    words = command(
+        data_dir,
+        tmp_path,
+        "--config.data.dataset=digit_scenes",
+        "--config.model.encoder=resnet_tiny",
+        "--config.model.dtype=float32",
+        "--config.model.pretrained=",
+        "--config.keypoint.margin_cells=1",
+        "--config.num_epochs=0.2",
+        page=page,
+    )
+    done = run(words)
+    assert done.returncode == 0, done.stderr
+    assert rows(tmp_path)[-1]["val/map"] > 0
+    assert ("train/loss_re" in rows(tmp_path)[0]) == (page == "puzzlecam")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["--config.batch_size=8"], "batch_size was 16 and is now 8"),
+        (["--config.teacher.mode=none"], "not of this config"),
+        (["--mode=eval", "--config.eval.split=vall"], "vall"),
+        (["--config.batch_size=17"], "choose a multiple of 4"),
+        (["--workdir=/proc/run"], "cannot write to the workdir"),
+        (["--mode=eval", "--workdir=runs/nothing"], "train there first"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_status_2(changes, message, finished, data_dir):
+    done = run(command(data_dir, finished[0], *changes), devices=4)
+    assert done.returncode == 2, done.stderr
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert message in line
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
+    words = command(
+        data_dir,
+        tmp_path,
+        "--config.optimizer.encoder_learning_rate=1e30",
+        "--config.optimizer.head_learning_rate=1e30",
+        "--config.checkpoint.every_steps=1",
+    )
+    done = run(words)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert re.search(r"was not finite at step \d+; the last checkpoint", line)
+    assert [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]

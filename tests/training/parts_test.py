@@ -1,0 +1,42 @@
+import pytest
+
+from configs import default
+from oass_jax.data.errors import UserError
+from oass_jax.training import parts
+
+
+def schedule(num_examples, **fields):
+    config = default.get_config()
+    config.update_from_flattened_dict(fields)
+    return parts.create_schedule(config, num_examples)
+
+
+def test_epochs_become_steps_for_the_papers_data():
+    run = schedule(10_582)
+    assert run.steps_per_epoch == 10_582 / 32
+    assert run.total_steps == round(120 * 10_582 / 32) == 39_682
+    assert len(run.eval_steps) == 24
+    assert min(run.eval_steps) == round(5 * 10_582 / 32)
+    assert max(run.eval_steps) == run.total_steps
+
+
+def test_a_part_of_an_epoch_is_evaluated_at_its_end():
+    run = schedule(320, num_epochs=0.5, batch_size=32)
+    assert run.total_steps == 5
+    assert run.eval_steps == {5}
+
+
+def test_epochs_that_do_not_divide_end_with_an_evaluation():
+    run = schedule(320, **{"num_epochs": 5.0, "eval.every_epochs": 2.0})
+    assert run.eval_steps == {20, 40, 50}
+
+
+def test_the_smallest_run_has_a_step():
+    assert schedule(1, num_epochs=0.01).total_steps == 1
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    config = default.get_config()
+    config.batch_size = 12  # conftest gives 8 devices
+    with pytest.raises(UserError, match="choose a multiple of 8"):
+        parts.create_mesh(config)
