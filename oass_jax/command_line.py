@@ -3,18 +3,19 @@
 Nothing here imports jax, so mistakes are told at once.
 """
 
-import difflib
+import logging
 import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from absl import app, flags, logging
+import absl.logging
+from absl import app, flags
 from ml_collections import ConfigDict
 
 from configs import default
-from oass_jax.data.errors import UserError
+from oass_jax.data.errors import UserError, nearest
 
 PREFIX = "--config."
 
@@ -28,7 +29,9 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv: Sequence[str]) -> None:
         del argv
-        logging.set_verbosity(logging.WARNING)  # the libraries tell a lot
+        # The libraries warn of what is meant to be so.
+        absl.logging.set_verbosity(absl.logging.ERROR)
+        logging.getLogger("oass_jax").setLevel(logging.WARNING)
         try:
             main()
         except UserError as error:
@@ -43,13 +46,6 @@ def fail(message: str) -> NoReturn:
     """Tells a mistake in one line on stderr and exits with status 2."""
     print("error: " + " ".join(message.split()), file=sys.stderr)
     sys.exit(2)
-
-
-def nearest(word: str, words: Iterable[str]) -> str:
-    """A phrase that names the word most like a wrong one, or the words there are."""
-    words = sorted(words)
-    match = difflib.get_close_matches(word, words, n=1, cutoff=0.5)
-    return f"did you mean {match[0]}?" if match else f"there are {', '.join(words) or 'none'}"
 
 
 def check_config(config: ConfigDict) -> None:

@@ -9,7 +9,7 @@ class Network(nn.Module):
     """f and g of the paper's Fig. 3, usable together or apart.
 
     The training step needs them apart: the teacher is an encoder alone, and the student's head
-    reads the teacher's features (METHOD: decision 12). Variables are
+    reads the teacher's features. Variables are
     `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`.
 
     Attributes:

@@ -7,7 +7,6 @@ A name is translated by rule, from the flax path to the torch key:
     batch_stats/encoder/bn1/mean                 -> bn1.running_mean
 """
 
-import difflib
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from oass_jax.data.errors import UserError
+from oass_jax.data.errors import UserError, nearest
 
 HUB_FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
@@ -129,7 +128,8 @@ def _resolve(name_or_path: str) -> Path:
         raise UserError(f"{path} is a folder: name the .safetensors file in it.")
     if path.suffix != ".safetensors" and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
         return _download(name_or_path)
-    raise UserError(f"There is no pretrained file {path}.{_hint(path)}")
+    siblings = [str(file) for file in path.parent.glob("*.safetensors")]
+    raise UserError(f"there is no pretrained file {path}: {nearest(str(path), siblings)}")
 
 
 def _download(repository: str) -> Path:
@@ -143,13 +143,6 @@ def _download(repository: str) -> Path:
             f"from the Hugging Face hub ({type(error).__name__}): check the name and the network, "
             "or give the path of a downloaded file."
         ) from error
-
-
-def _hint(path: Path) -> str:
-    """Names the most similar safetensors file of the same folder, if there is one."""
-    names = [file.name for file in path.parent.glob("*.safetensors")]
-    nearest = difflib.get_close_matches(path.name, names, n=1, cutoff=0.4)
-    return f" Did you mean {path.parent / nearest[0]}?" if nearest else ""
 
 
 def _parts(names: tuple[str, ...]) -> str:

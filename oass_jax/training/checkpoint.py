@@ -18,6 +18,7 @@ from orbax.checkpoint import checkpoint_managers
 from oass_jax.data.errors import UserError
 
 Tree = Any
+logger = logging.getLogger(__name__)
 STATE, RECORD = "state", "record"
 BEST_METRIC = "map"
 NOT_EVALUATED = -1.0
@@ -125,11 +126,11 @@ class Checkpoints:
             except UserError:
                 raise
             except Exception as error:  # orbax raises whatever its storage raised
-                logging.warning("checkpoint %d cannot be read: %s", step, error)
+                logger.warning("checkpoint %d cannot be read: %s", step, error)
                 continue
             if _leaves(state, checksum=True) == record["leaves"]:
                 return state, step
-            logging.warning("checkpoint %d is damaged: its checksums do not match", step)
+            logger.warning("checkpoint %d is damaged: its checksums do not match", step)
         raise UserError(
             f"none of the checkpoints {steps} in {self._manager.directory} can be read; "
             "remove the folder to start again"

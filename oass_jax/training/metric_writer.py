@@ -12,6 +12,8 @@ import tensorboardX
 
 from oass_jax.training import workdir
 
+logger = logging.getLogger(__name__)
+
 
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to the events in `tb/`."""
@@ -57,7 +59,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
         except (json.JSONDecodeError, KeyError):
-            logging.warning("dropped an unreadable line of %s", path)
+            logger.warning("dropped an unreadable line of %s", path)
     return kept
 
 
@@ -77,7 +79,7 @@ class Console:
         if self._console.is_terminal:
             columns = (
                 "{task.completed}/{task.total}",
-                rich.progress.BarColumn(),
+                rich.progress.BarColumn(12),
                 "{task.description}",
             )
             self._bar = rich.progress.Progress(*columns, console=self._console)
@@ -93,20 +95,24 @@ class Console:
           epoch: epochs done.
           eta_s: seconds until the last step.
         """
-        losses = [
-            f"{name} {metrics[f'train/{name}']:.4f}"
-            for name in ("loss", "loss_cls", "loss_pcl", "loss_re")
-            if f"train/{name}" in metrics
-        ]
-        text = (
-            f"epoch {epoch:.2f}  {'  '.join(losses)}  lr {metrics['train/learning_rate']:.2e}  "
+        rate = (
             f"{metrics['perf/images_per_sec']:.1f} images/s  "
             f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {_duration(eta_s)}"
         )
-        if self._bar:
+        if self._bar:  # in 80 columns
+            text = f"epoch {epoch:.1f}  loss {metrics['train/loss']:.3f}  {rate}"
             self._bar.update(self._task, completed=step, description=text)
-        else:
-            print(f"step {step}/{self._total_steps}  {text}", flush=True)
+            return
+        losses = "  ".join(
+            f"{name} {metrics[f'train/{name}']:.4f}"
+            for name in ("loss", "loss_cls", "loss_pcl", "loss_re")
+            if f"train/{name}" in metrics
+        )
+        print(
+            f"step {step}/{self._total_steps}  epoch {epoch:.2f}  {losses}  "
+            f"lr {metrics['train/learning_rate']:.2e}  {rate}",
+            flush=True,
+        )
 
     def say(self, text: str) -> None:
         """Prints lines above the bar, or plainly."""

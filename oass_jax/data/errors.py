@@ -1,0 +1,19 @@
+"""Mistakes that the person at the keyboard can mend, and the hint that goes with them."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """A mistake a user can mend: one sentence that says what is wrong and what to do.
+
+    The commands print it as one line and leave with exit status 2; anything else is a bug and
+    keeps its traceback. It takes one string, so that it survives the way out of a worker process.
+    """
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A hint for the message: the known word most like a wrong one, or else all there are."""
+    known = sorted(known)
+    similar = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(known) or 'none'}"

@@ -1,0 +1,137 @@
+"""Bytes of an image file -> the picture a person sees, as upright RGB."""
+
+import io
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from oass_jax.data.errors import UserError
+
+# PIL's other readers include one that starts Ghostscript; photographs come in these.
+_FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+_MAX_PIXELS = 50_000_000
+_ORIENTATION_TAG = 0x0112
+# What PIL raises on bytes that are no image, or a damaged one.
+_DECODE_ERRORS = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    IndexError,
+    Image.DecompressionBombError,
+)
+
+
+def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
+    """Size and orientation of an image without decoding its pixels.
+
+    Args:
+      data: the file's bytes.
+      name: what the error calls the file.
+
+    Returns:
+      Height and width of the stored pixels, and the EXIF orientation, 1 (upright) to 8.
+
+    Raises:
+      UserError: no image, or one beyond the pixel budget.
+    """
+    try:
+        image = _open(data)
+        return image.height, image.width, _orientation(image)
+    except _DECODE_ERRORS as error:
+        raise _undecodable(name, error) from error
+
+
+def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
+    """Decodes an image as a person sees it and shrinks it to fit a square.
+
+    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit and 1-bit
+    images become 8-bit RGB over the same range; what is transparent becomes white.
+
+    Args:
+      data: the file's bytes.
+      name: what the error calls the file.
+      fit_px: an image with a longer side is shrunk to this long side, aspect kept, antialiased
+        bicubic; a smaller one is left alone.
+
+    Returns:
+      uint8 `[height, width, 3]`.
+
+    Raises:
+      UserError: the file is no image, is damaged, or is beyond the pixel budget.
+    """
+    try:
+        image = _to_rgb(_upright(_open(data)))
+    except _DECODE_ERRORS as error:
+        raise _undecodable(name, error) from error
+    return np.asarray(_shrink(image, fit_px))
+
+
+def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
+    """Boxes of the stored pixels -> boxes of the upright picture.
+
+    Args:
+      boxes: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the stored pixels.
+      orientation: EXIF orientation, 1 to 8.
+
+    Returns:
+      `[N, 4]` in the same order, in [0, 1] of the upright picture.
+    """
+    ymin, xmin, ymax, xmax = boxes.T
+    corners_y, corners_x = np.stack([ymin, ymax]), np.stack([xmin, xmax])
+    if orientation >= 5:
+        corners_y, corners_x = corners_x, corners_y
+    if orientation in (3, 4, 7, 8):
+        corners_y = 1 - corners_y[::-1]
+    if orientation in (2, 3, 6, 7):
+        corners_x = 1 - corners_x[::-1]
+    return np.stack([corners_y[0], corners_x[0], corners_y[1], corners_x[1]], axis=-1)
+
+
+def _open(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    # PIL itself only warns here, and only at a larger size.
+    if image.width * image.height > _MAX_PIXELS:
+        raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
+    return image
+
+
+def _orientation(image: Image.Image) -> int:
+    orientation = image.getexif().get(_ORIENTATION_TAG, 1)
+    return orientation if orientation in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB" and "transparency" not in image.info:
+        image.load()
+        return image
+    if image.mode.startswith("I"):
+        return _sixteen_to_eight_bit(image).convert("RGB")
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _sixteen_to_eight_bit(image: Image.Image) -> Image.Image:
+    # PIL's own conversion clips at 255, which turns nearly every 16-bit picture white.
+    values = np.asarray(image).astype(np.int64)
+    return Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
+
+
+def _shrink(image: Image.Image, fit_px: int) -> Image.Image:
+    scale = fit_px / max(image.size)
+    if scale >= 1:
+        return image
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)
+
+
+def _undecodable(name: str, error: Exception) -> UserError:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return UserError(f"{name} cannot be decoded ({reason}); replace the file or take it out")

@@ -1,0 +1,189 @@
+r"""Data set name -> prepared tfds data set, made the first time it is asked for.
+
+As a command it prepares ahead of time and prints the splits:
+
+    python -m oass_jax.data.prepare --dataset=voc/2012 --manual_dir=DIR --data_dir=DIR
+"""
+
+import argparse
+import contextlib
+import fcntl
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import tensorflow_datasets as tfds
+
+from oass_jax.data.digit_scenes import DigitScenes
+from oass_jax.data.errors import UserError, nearest
+from oass_jax.data.scene_builder import SceneBuilder
+from oass_jax.data.voc import Voc
+
+DATASETS: dict[str, type[SceneBuilder]] = {"voc": Voc, "digit_scenes": DigitScenes}
+
+
+def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> SceneBuilder:
+    """Opens a data set and prepares it first where that has not been done.
+
+    Preparation is atomic: one that was interrupted leaves nothing that is taken for data and
+    starts again from the beginning. Of several processes one prepares and the others wait.
+
+    Args:
+      name: key of `DATASETS`, with `/config` where it has configs, such as 'voc/2012'.
+      data_dir: where prepared data sets live; None for tfds' own place, `$TFDS_DATA_DIR` or
+        `~/tensorflow_datasets`.
+      manual_dir: folder with the archives to prepare from; None to download them, or to accept
+        what is prepared already.
+
+    Returns:
+      The prepared builder.
+
+    Raises:
+      UserError: unknown name, nothing to prepare from, damaged archives, or data that was
+        prepared from other archives than those in `manual_dir`.
+    """
+    manual_dir = None if manual_dir is None else Path(manual_dir).expanduser()
+    if manual_dir is not None and not manual_dir.is_dir():
+        raise UserError(f"--manual_dir={manual_dir} is no folder: give the one with the archives")
+    builder = _open_builder(name, data_dir)
+    if not _is_prepared(builder):
+        with _lock(builder):
+            # Another process may have prepared it while this one waited.
+            builder = _open_builder(name, data_dir)
+            if not _is_prepared(builder):
+                _generate(builder, manual_dir)
+    _check_sources(builder, manual_dir)
+    return builder
+
+
+def _is_prepared(builder: SceneBuilder) -> bool:
+    # Unlike tfds' own question this one does not warn where the answer is no.
+    return (Path(builder.data_dir) / "dataset_info.json").exists()
+
+
+def _open_builder(name: str, data_dir: Path | None) -> SceneBuilder:
+    names = {
+        f"{base}/{config}" if config else base: (builder_cls, config)
+        for base, builder_cls in DATASETS.items()
+        for config in (list(builder_cls.builder_configs) or [None])
+    }
+    if name not in names:
+        raise UserError(f"unknown data set {name!r}: {nearest(name, names)}")
+    builder_cls, config = names[name]
+    data_dir = None if data_dir is None else Path(data_dir).expanduser()
+    return builder_cls(config=config, data_dir=data_dir)
+
+
+@contextlib.contextmanager
+def _lock(builder: SceneBuilder) -> Iterator[None]:
+    """Holds the one lock there is for preparing this data set in this data_dir.
+
+    The kernel lets go of it when the process ends, however it ends.
+    """
+    path = Path(builder.data_dir_root) / f".{_plain_name(builder)}.lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("w")
+    except OSError as error:
+        raise UserError(
+            f"{path.parent} cannot be written ({error.strerror}): choose another --data_dir"
+        ) from error
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            _say(f"waiting for another process that prepares {builder.info.full_name}")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _generate(builder: SceneBuilder, manual_dir: Path | None) -> None:
+    if manual_dir is not None:
+        builder.sources(manual_dir)  # says at once when there is nothing to prepare from
+    downloads = Path(builder.data_dir_root) / "downloads" / _plain_name(builder)
+    _remove_interrupted(builder, downloads)
+    if not sys.stderr.isatty():
+        tfds.disable_progress_bar()
+    _say(f"preparing {builder.info.full_name} in {builder.data_dir}; this happens once")
+    config = tfds.download.DownloadConfig(
+        manual_dir=manual_dir,
+        # tfds refuses what it has no checksum for; the builders verify what they read.
+        force_checksums_validation=False,
+        try_download_gcs=False,
+    )
+    try:
+        # tfds prints two lines of no news to stdout, which belongs to the commands.
+        with contextlib.redirect_stdout(None):
+            builder.download_and_prepare(
+                download_config=config, download_dir=downloads, file_format="array_record"
+            )
+    finally:
+        _remove_empty(
+            downloads / "extracted", downloads / builder.name, downloads, downloads.parent
+        )
+
+
+def _remove_interrupted(builder: SceneBuilder, downloads: Path) -> None:
+    """Removes what killed preparations left. Call it with the lock held."""
+    version_dir = Path(builder.data_dir)
+    generated = version_dir.parent.glob(f"incomplete.*_{version_dir.name}")
+    downloaded = downloads.glob("*/*.tmp.*")
+    for rubbish in (*generated, *downloaded):
+        shutil.rmtree(rubbish)
+
+
+def _remove_empty(*folders: Path) -> None:
+    for folder in folders:
+        with contextlib.suppress(OSError):  # it is not empty, or not there
+            folder.rmdir()
+
+
+def _check_sources(builder: SceneBuilder, manual_dir: Path | None) -> None:
+    if manual_dir is None:
+        return
+    # Not by name: a renamed archive is still the same data.
+    given = sorted(builder.sources(manual_dir).values())
+    if given != sorted(builder.recorded_sources.values()):
+        made_from = ", ".join(builder.recorded_sources) or "nothing"
+        raise UserError(
+            f"{builder.data_dir} was prepared from other archives ({made_from}) than those in "
+            f"{manual_dir}: choose another --data_dir or remove that folder"
+        )
+
+
+def _plain_name(builder: SceneBuilder) -> str:
+    return "_".join(filter(None, (builder.name, builder.builder_config_name)))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command: prepares a data set and prints its splits.
+
+    Args:
+      argv: command line without the program, None for the process's own.
+
+    Returns:
+      Exit status: 0, or 2 for a user's mistake.
+    """
+    parser = argparse.ArgumentParser(prog="prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("--dataset", required=True, help="such as voc/2012 or digit_scenes")
+    parser.add_argument("--data_dir", type=Path, help="where prepared data sets live")
+    parser.add_argument("--manual_dir", type=Path, help="folder with archives to prepare from")
+    args = parser.parse_args(argv)
+    try:
+        builder = prepare(args.dataset, data_dir=args.data_dir, manual_dir=args.manual_dir)
+    except UserError as error:
+        _say(f"error: {error}")
+        return 2
+    print(f"{builder.info.full_name} in {builder.data_dir}")
+    for split, info in builder.info.splits.items():
+        print(f"  {split:<12}{info.num_examples:>8,}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,113 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oass_jax.data.errors import UserError
+from oass_jax.data.example import ExampleReader, Split, stack_examples
+
+
+def record(name, *, labels=(), difficult=(), size=(8, 4)):
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (10, 20, 30)).save(buffer, "PNG")
+    boxes = [np.array([0.1 * i, 0, 1, 1], np.float32) for i in range(len(labels))]
+    return {
+        "image": buffer.getvalue(),
+        "image/filename": name.encode(),
+        "objects": {"bbox": boxes, "label": list(labels), "is_difficult": list(difficult)},
+    }
+
+
+RECORDS = [
+    # Class 0 is difficult in one of its two objects, class 2 in its only one.
+    record("a.jpg", labels=(2, 0, 0), difficult=(True, False, True)),
+    record("empty.jpg", size=(2, 6)),
+    {**record("damaged.jpg"), "image": b"\xff\xd8\xff"},
+]
+SPLIT = Split(
+    name="voc/2012",
+    version="1.0.0",
+    split="val",
+    class_names=("x", "y", "z"),
+    sources={},
+    source=RECORDS,
+)
+
+
+def reader(**changes):
+    arguments = {"fit_px": 16, "max_boxes": 3, "difficult": "positive", "cache": False} | changes
+    return ExampleReader(SPLIT, **arguments)
+
+
+@pytest.mark.parametrize(
+    ("rule", "label"),
+    [("positive", [1, 0, 1]), ("ignore", [1, 0, -1]), ("negative", [1, 0, 0])],
+)
+def test_a_class_is_difficult_only_if_all_its_objects_are(rule, label):
+    assert reader(difficult=rule)(0)["label"].tolist() == label
+
+
+def test_arrays_of_a_record():
+    example = reader(max_boxes=4)(0)
+    assert example["box_label"].tolist() == [2, 0, 0, -1]
+    np.testing.assert_allclose(example["boxes"][:, 0], [0, 0.1, 0.2, 0], rtol=1e-6)
+    assert example["boxes"][3].tolist() == [0, 0, 0, 0]
+    assert example["size"].tolist() == [4, 8]
+    assert example["mask"]
+    assert example["index"] == 0
+    dtypes = {key: value.dtype.name for key, value in example.items()}
+    assert dtypes == {
+        "image": "uint8",
+        "size": "int32",
+        "label": "int8",
+        "boxes": "float32",
+        "box_label": "int32",
+        "mask": "bool",
+        "index": "int32",
+    }
+
+
+def test_an_image_without_objects_and_padding():
+    assert reader()(1)["box_label"].tolist() == [-1, -1, -1]
+    padding = reader()(3)
+    assert not padding["mask"]
+    assert padding["index"] == -1
+    assert padding["size"].tolist() == [0, 0]
+    assert not padding["label"].any()
+
+
+def test_more_objects_than_slots_name_the_field():
+    with pytest.raises(UserError, match=r"a\.jpg of voc/2012 val has 3 .* data\.max_boxes"):
+        reader(max_boxes=2)(0)
+
+
+def test_a_damaged_image_names_file_and_data_set():
+    with pytest.raises(UserError, match=r"^damaged\.jpg of voc/2012 val cannot be decoded"):
+        reader()(2)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(UserError, match="'maybe': there are positive, ignore, negative"):
+        reader(difficult="maybe")
+
+
+def test_the_cache_decodes_once():
+    cached = reader(cache=True)
+    assert cached(0) is cached(0)
+    plain = reader()
+    assert plain(0) is not plain(0)
+
+
+def test_stacking_pads_to_the_canvas():
+    batch = stack_examples([reader()(i) for i in (0, 1, 3)], canvas_px=10)
+    assert batch["image"].shape == (3, 10, 10, 3)
+    assert (batch["image"][0, :4, :8] == [10, 20, 30]).all()
+    assert batch["image"][0].sum() == 4 * 8 * 60
+    assert batch["image"][1].sum() == 6 * 2 * 60
+    assert not batch["image"][2].any()
+    assert batch["index"].tolist() == [0, 1, -1]
+
+
+def test_filename():
+    assert SPLIT.filename(np.int32(1)) == "empty.jpg"

@@ -1,0 +1,121 @@
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from oass_jax.data.errors import UserError
+from oass_jax.data.image_file import decode_rgb, read_header, turn_boxes
+
+PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[9, 9, 9], [99, 99, 99], [200] * 3]])
+PIXELS = PIXELS.astype(np.uint8)
+
+
+def encoded(image, file_format="PNG", **options):
+    buffer = io.BytesIO()
+    image.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def decoded(data, fit_px=100):
+    return decode_rgb(data, name="x", fit_px=fit_px)
+
+
+def test_rgb_is_untouched():
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(PIXELS))), PIXELS)
+
+
+def test_grayscale_becomes_three_equal_channels():
+    gray = PIXELS[..., 0]
+    expected = np.repeat(gray[..., None], 3, axis=-1)
+    np.testing.assert_array_equal(decoded(encoded(Image.fromarray(gray))), expected)
+
+
+def test_palette_with_a_transparent_colour_becomes_white_there():
+    image = Image.fromarray(np.array([[0, 1]], np.uint8))
+    image.putpalette([10, 20, 30, 40, 50, 60])
+    plain, transparent = encoded(image), encoded(image, transparency=1)
+    np.testing.assert_array_equal(decoded(plain), [[[10, 20, 30], [40, 50, 60]]])
+    np.testing.assert_array_equal(decoded(transparent), [[[10, 20, 30], [255, 255, 255]]])
+
+
+def test_alpha_is_composited_on_white():
+    image = Image.fromarray(np.array([[[0, 0, 0, 0], [0, 0, 0, 255], [0, 0, 0, 51]]], np.uint8))
+    np.testing.assert_array_equal(decoded(encoded(image))[0, :, 0], [255, 0, 204])
+    gray = image.convert("LA")
+    np.testing.assert_array_equal(decoded(encoded(gray))[0, :, 0], [255, 0, 204])
+
+
+def test_sixteen_bits_are_scaled_not_clipped():
+    image = Image.fromarray(np.array([[0, 257, 32896, 65535]], np.uint16))
+    np.testing.assert_array_equal(decoded(encoded(image))[0, :, 1], [0, 1, 128, 255])
+
+
+def test_one_bit_is_black_and_white():
+    image = Image.fromarray(np.array([[0, 255]], np.uint8)).convert("1")
+    np.testing.assert_array_equal(decoded(encoded(image))[0, :, 2], [0, 255])
+
+
+def test_cmyk_jpeg_shows_its_colours():
+    # PIL writes and reads CMYK JPEGs inverted, as Adobe does.
+    red = Image.new("CMYK", (16, 16), (0, 255, 255, 0))
+    pixel = decoded(encoded(red, "JPEG", quality=100))[8, 8].astype(int)
+    assert pixel[0] > 245
+    assert pixel[1:].max() < 10
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_turns_pixels_and_boxes_alike(orientation):
+    stored = np.zeros([40, 64, 3], np.uint8)
+    stored[4:12, 8:32] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(Image.fromarray(stored), "PNG", exif=exif)
+    upright = decoded(data)
+    assert read_header(data, name="x") == (40, 64, orientation)
+    assert upright.shape[:2] == ((40, 64) if orientation < 5 else (64, 40))
+
+    box = np.array([[4 / 40, 8 / 64, 12 / 40, 32 / 64]])
+    y, x = np.nonzero(upright[..., 0])
+    height, width = upright.shape[:2]
+    seen = [y.min() / height, x.min() / width, (y.max() + 1) / height, (x.max() + 1) / width]
+    np.testing.assert_allclose(turn_boxes(box, orientation)[0], seen)
+    if orientation == 6:  # a quarter turn clockwise, by hand
+        assert upright[8, 40 - 12, 0] == 255
+        assert upright[7, 40 - 12, 0] == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "fitted"), [((100, 50), (32, 16)), ((1, 100), (1, 32)), ((32, 20), (32, 20))]
+)
+def test_large_images_shrink_to_fit_and_small_ones_stay(size, fitted):
+    image = Image.new("RGB", size, (7, 8, 9))
+    result = decoded(encoded(image), fit_px=32)
+    assert result.shape == (fitted[1], fitted[0], 3)
+    np.testing.assert_array_equal(result[0, 0], [7, 8, 9])
+
+
+def test_shrinking_is_antialiased():
+    stripes = np.zeros([64, 64, 3], np.uint8)
+    stripes[:, ::2] = 255
+    inside = decoded(encoded(Image.fromarray(stripes)), fit_px=16)[2:-2, 2:-2]
+    assert np.abs(inside.astype(int) - 127).max() <= 2
+
+
+NOISE = np.random.default_rng(0).integers(255, size=(64, 64, 3), dtype=np.uint8)
+PHOTO = encoded(Image.fromarray(NOISE), "JPEG")
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>", PHOTO[: len(PHOTO) // 2], b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+)
+def test_a_damaged_file_names_itself(data):
+    with pytest.raises(UserError, match=r"^2007_000032\.jpg cannot be decoded \(.+\); replace"):
+        decode_rgb(data, name="2007_000032.jpg", fit_px=32)
+
+
+def test_a_gigantic_image_is_refused_before_it_is_decoded():
+    data = encoded(Image.new("1", (9000, 9000)))
+    for read in (decoded, lambda data: read_header(data, name="x")):
+        with pytest.raises(UserError, match="9000x9000 pixels"):
+            read(data)

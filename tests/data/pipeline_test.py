@@ -1,0 +1,203 @@
+import itertools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from oass_jax.data import pipeline
+from oass_jax.data.errors import UserError
+from oass_jax.data.pipeline import eval_batches, train_batches
+
+EVAL = {
+    "batch_size": 4,
+    "canvas_px": 50,
+    "max_boxes": 56,
+    "difficult": "positive",
+    "num_workers": 0,
+    "num_threads": 2,
+    "process_index": 0,
+    "process_count": 1,
+}
+TRAIN = EVAL | {"seed": 3, "start_step": 0, "cache": False}
+
+
+@pytest.fixture(scope="session")
+def split(voc_data_dir):
+    return pipeline.open_split("voc/2012", "train_aug", data_dir=voc_data_dir, manual_dir=None)
+
+
+@pytest.fixture(scope="session")
+def val(voc_data_dir):
+    return pipeline.open_split("voc/2012", "val", data_dir=voc_data_dir, manual_dir=None)
+
+
+def train(split, count, **changes):
+    return list(itertools.islice(train_batches(split, **TRAIN | changes), count))
+
+
+def assert_same(actual, expected):
+    assert len(actual) == len(expected)
+    for a, b in zip(actual, expected, strict=True):
+        assert a.keys() == b.keys()
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key], err_msg=key)
+            assert a[key].dtype == b[key].dtype
+
+
+def test_every_epoch_has_each_example_once_in_another_order(split):
+    size = len(split)
+    index = np.concatenate([b["index"] for b in train(split, 3, batch_size=size)]).reshape(3, size)
+    assert (np.sort(index) == np.arange(size)).all()
+    assert len({tuple(epoch) for epoch in index}) > 1
+    other = train(split, 3, batch_size=size, seed=4)
+    assert any((a != b["index"]).any() for a, b in zip(index, other, strict=True))
+
+
+@pytest.mark.parametrize("changes", [{"num_threads": 0}, {"num_threads": 5}, {"cache": True}])
+def test_threads_and_cache_change_nothing(split, changes):
+    # Long enough for a second epoch, which the cache serves.
+    count = 2 * len(split) // 4 + 1
+    assert_same(train(split, count, **changes), train(split, count))
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_workers_change_nothing(split, num_workers):
+    assert_same(train(split, 5, num_workers=num_workers), train(split, 5))
+
+
+def test_a_run_resumes_at_any_step(split):
+    batches = train(split, 7)
+    for start in (1, 4, 6):
+        assert_same(train(split, 7 - start, start_step=start), batches[start:])
+
+
+@pytest.mark.parametrize("count", [2, 4])
+def test_hosts_share_the_batch_of_one(split, count):
+    whole = train(split, 5)
+    parts = [train(split, 5, process_index=i, process_count=count) for i in range(count)]
+    joined = [
+        {key: np.concatenate([part[key] for part in step]) for key in step[0]}
+        for step in zip(*parts, strict=True)
+    ]
+    assert_same(joined, whole)
+    parts = [
+        train(split, 2, process_index=i, process_count=count, start_step=3) for i in range(count)
+    ]
+    assert_same(
+        [{"index": np.concatenate([p[0]["index"] for p in parts])}], [{"index": whole[3]["index"]}]
+    )
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_evaluation_is_one_pass_in_order_with_padding(val, num_workers):
+    batch_size = len(val) - 1
+    first, last = eval_batches(val, **EVAL | {"batch_size": batch_size, "num_workers": num_workers})
+    assert first["mask"].all()
+    assert last["mask"].tolist() == [True] + [False] * (batch_size - 1)
+    index = np.concatenate([first["index"], last["index"]])
+    assert index.tolist() == [*range(len(val)), *[-1] * (batch_size - 1)]
+    assert not last["image"][1:].any()
+
+
+def test_hosts_evaluate_the_same_number_of_batches(val):
+    arguments = EVAL | {"batch_size": 2, "process_count": 2}
+    parts = [list(eval_batches(val, **arguments | {"process_index": i})) for i in range(2)]
+    assert len(parts[0]) == len(parts[1])
+    index = [np.concatenate([a["index"], b["index"]]) for a, b in zip(*parts, strict=True)]
+    real = [i for i in np.concatenate(index) if i >= 0]
+    assert real == list(range(len(val)))
+
+
+def test_labels_boxes_and_sizes_of_the_records(val):
+    batches = list(eval_batches(val, **EVAL))
+    for batch in batches:
+        for row in np.flatnonzero(batch["mask"]):
+            record = val.source[int(batch["index"][row])]
+            assert np.flatnonzero(batch["label"][row]).tolist() == list(record["labels"])
+            number = len(record["objects"]["label"])
+            np.testing.assert_array_equal(batch["boxes"][row, :number], record["objects"]["bbox"])
+            assert batch["box_label"][row, :number].tolist() == record["objects"]["label"]
+            assert (batch["box_label"][row, number:] == -1).all()
+            height, width = batch["size"][row]
+            assert max(height, width) == 50  # every photograph here is larger
+            assert not batch["image"][row, height:].any()
+            assert not batch["image"][row, :, width:].any()
+            assert batch["image"][row, :height, :width].any(axis=-1).mean() > 0.5
+
+
+def test_a_slice_of_a_split(voc_data_dir, val):
+    part = pipeline.open_split("voc/2012", "val[1:3]", data_dir=voc_data_dir, manual_dir=None)
+    assert [part.filename(i) for i in range(len(part))] == [val.filename(1), val.filename(2)]
+    with pytest.raises(UserError, match="is no slice"):
+        pipeline.open_split("voc/2012", "val[1", data_dir=voc_data_dir, manual_dir=None)
+
+
+def test_settings_that_do_not_fit_are_refused(split):
+    with pytest.raises(UserError, match=r"data\.cache needs data\.num_workers=0"):
+        train(split, 1, cache=True, num_workers=1)
+    with pytest.raises(UserError, match="a batch of 4 cannot be shared by 3 processes"):
+        train(split, 1, process_count=3)
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+def test_too_few_slots_is_a_sentence_even_from_a_worker(split, num_workers):
+    with pytest.raises(UserError, match=r"objects: set data\.max_boxes"):
+        train(split, 8, max_boxes=0, num_workers=num_workers)
+
+
+def test_fingerprint_tells_inputs_apart(split, val):
+    arguments = {
+        "batch_size": 4,
+        "seed": 1,
+        "canvas_px": 50,
+        "max_boxes": 56,
+        "difficult": "positive",
+    }
+    first = pipeline.fingerprint(split, **arguments)
+    assert json.loads(json.dumps(first)) == first
+    assert first == pipeline.fingerprint(split, **arguments)
+    assert first != pipeline.fingerprint(val, **arguments)
+    others = {"batch_size": 8, "seed": 2, "canvas_px": 51, "max_boxes": 9, "difficult": "ignore"}
+    for field, value in others.items():
+        assert pipeline.fingerprint(split, **arguments | {field: value}) != first
+
+
+PROGRAM = """
+import sys
+import numpy as np
+from absl import app
+{forbid}
+
+def main(_):
+    from oass_jax.data import pipeline
+    split = pipeline.open_split("voc/2012", "train_aug", data_dir=sys.argv[1], manual_dir=None)
+    batches = pipeline.train_batches(split, **{arguments})
+    print([next(batches)["index"].tolist() for _ in range(3)])
+    print("tensorflow" in sys.modules)
+
+if __name__ == "__main__":
+    app.run(main)
+"""
+# grain itself imports jax where it finds it; nothing here does, nor is it needed anywhere.
+FORBID_JAX = "sys.modules['jax'] = None"
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_path, num_workers):
+    program = tmp_path / "program.py"
+    arguments = TRAIN | {"num_workers": num_workers}
+    program.write_text(PROGRAM.format(forbid=FORBID_JAX, arguments=arguments))
+    done = subprocess.run(
+        [sys.executable, str(program), str(voc_data_dir)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    expected = [batch["index"].tolist() for batch in train(split, 3)]
+    assert done.stdout.splitlines() == [str(expected), "False"]
