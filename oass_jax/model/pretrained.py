@@ -129,7 +129,8 @@ def _resolve(name_or_path: str) -> Path:
     if path.suffix != ".safetensors" and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
         return _download(name_or_path)
     siblings = [str(file) for file in path.parent.glob("*.safetensors")]
-    raise UserError(f"there is no pretrained file {path}: {nearest(str(path), siblings)}")
+    hint = nearest(str(path), siblings) if siblings else "check the path"
+    raise UserError(f"there is no pretrained file {path}: {hint}")
 
 
 def _download(repository: str) -> Path:

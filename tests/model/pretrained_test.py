@@ -175,7 +175,7 @@ def test_a_missing_file_names_the_nearest(variables, write):
     path = write({"a": np.zeros(1)})
     with pytest.raises(UserError, match=rf"did you mean {path}\?"):
         load_pretrained(path.replace("weights", "wieghts"), variables)
-    with pytest.raises(UserError, match=r"no pretrained file /nowhere/a\.safetensors\.$"):
+    with pytest.raises(UserError, match=r"no pretrained file /nowhere/a\.safetensors: check"):
         load_pretrained("/nowhere/a.safetensors", variables)
 
 
