@@ -71,6 +71,7 @@ def get_config() -> ml_collections.ConfigDict:
         320,
         640,
     )  # images are resized to a long side from this range, inclusive
+    augment.flip_probability = 0.5  # of exchanging left and right; 0 where that makes another class
 
     model = config.model = ml_collections.ConfigDict()
     model.encoder = "resnet50"  # resnet50, resnet101, resnet_tiny

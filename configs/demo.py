@@ -10,8 +10,8 @@ def get_config():
     """Returns the configuration of the demo."""
     config = default.get_config()
     config.num_epochs = 12.0
-    config.batch_size = 64
-    config.log_every_steps = 25
+    config.batch_size = 32
+    config.log_every_steps = 50
     config.data.dataset = "digit_scenes"
     config.data.split = "train"
     config.data.canvas_px = 96
@@ -19,14 +19,15 @@ def get_config():
     config.data.cache = True
     config.augment.image_px = 96
     config.augment.long_side_px = (80, 112)
+    config.augment.flip_probability = 0.0  # a mirrored digit is none
     config.model.encoder = "resnet_tiny"
     config.model.dtype = "float32"
     config.model.pretrained = ""
     config.keypoint.margin_cells = 1
-    config.optimizer.encoder_learning_rate = 1e-3
-    config.optimizer.head_learning_rate = 1e-3
+    config.optimizer.encoder_learning_rate = 3e-3
+    config.optimizer.head_learning_rate = 3e-3
     config.eval.image_px = 96
     config.eval.batch_size = 100
-    config.eval.every_epochs = 2.0
-    config.checkpoint.every_steps = 100
+    config.eval.every_epochs = 3.0
+    config.checkpoint.every_steps = 250
     return config

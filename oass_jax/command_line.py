@@ -107,8 +107,9 @@ def _check_together(config: ConfigDict) -> None:
         if str(path) != "." and is_path and not path.exists():
             siblings = [str(p) for p in path.parent.glob("*")]
             raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")
-    if config.teacher.ema_decay > 1:
-        raise UserError(f"{PREFIX}teacher.ema_decay={config.teacher.ema_decay} is above 1")
+    for name in ("teacher.ema_decay", "augment.flip_probability"):
+        if (value := flatten(config)[name]) > 1:
+            raise UserError(f"{PREFIX}{name}={value} is above 1")
     if config.data.cache and config.data.num_workers:
         raise UserError(
             f"{PREFIX}data.cache keeps images in this process: set {PREFIX}data.num_workers=0"

@@ -1,6 +1,6 @@
 """The input transformation of Sec. 3.1, as PuzzleCAM does it, on the device and for a whole batch.
 
-Training draws a long side, flips half of the images, and crops or pads at a random place.
+Training draws a long side, flips some of the images, and crops or pads at a random place.
 Evaluation keeps the size and places the image at the top left. Both normalise with the statistics
 of ImageNet and leave the padding at zero.
 """
@@ -32,7 +32,13 @@ class Placement(NamedTuple):
 
 
 def random_placement(
-    rng: jax.Array, size: jax.Array, *, out_px: int, min_px: int, max_px: int
+    rng: jax.Array,
+    size: jax.Array,
+    *,
+    out_px: int,
+    min_px: int,
+    max_px: int,
+    flip_probability: float,
 ) -> Placement:
     """Draws size, flip and position of each image.
 
@@ -46,6 +52,7 @@ def random_placement(
       out_px: side of the square canvas.
       min_px: smallest long side.
       max_px: largest long side, inclusive.
+      flip_probability: of exchanging left and right.
     """
 
     def draw(rng: jax.Array, size: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -56,7 +63,7 @@ def random_placement(
         room = out_px - length
         offset = jax.random.randint(rng_place, (2,), 0, jnp.abs(room).astype(jnp.int32) + 1)
         start = jnp.where(room >= 0, offset, -offset).astype(jnp.float32)
-        return jnp.stack([start, length], axis=-1), jax.random.bernoulli(rng_flip)
+        return jnp.stack([start, length], axis=-1), jax.random.bernoulli(rng_flip, flip_probability)
 
     window, flip = jax.vmap(draw)(rng, size)
     return Placement(size.astype(jnp.float32), window, flip)

@@ -212,6 +212,7 @@ def create_train_fn(
         image_px=config.augment.image_px,
         min_px=min_px,
         max_px=max_px,
+        flip_probability=config.augment.flip_probability,
     )
     return jax.jit(
         step_fn,

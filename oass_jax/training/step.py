@@ -184,6 +184,7 @@ def train_step(
     image_px: int,
     min_px: int,
     max_px: int,
+    flip_probability: float,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: augment, losses, gradient, optimiser, EMA.
 
@@ -200,6 +201,7 @@ def train_step(
       image_px: side of the canvas, H = W.
       min_px: smallest long side of an image on it.
       max_px: largest long side.
+      flip_probability: of exchanging left and right.
 
     Returns:
       The next state and float32 scalars: the losses, their weights and the gradient's norm.
@@ -207,7 +209,12 @@ def train_step(
     rng = jax.random.fold_in(state.rng, state.step)
     rng = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(batch["image"].shape[0]))
     placement = augment.random_placement(
-        rng, batch["size"], out_px=image_px, min_px=min_px, max_px=max_px
+        rng,
+        batch["size"],
+        out_px=image_px,
+        min_px=min_px,
+        max_px=max_px,
+        flip_probability=flip_probability,
     )
     image = augment.place_images(batch["image"], placement, image_px)
 

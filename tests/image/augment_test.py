@@ -94,7 +94,7 @@ def draw(sizes, num, **kwargs):
 
 def test_placements_have_the_distribution_of_the_paper():
     num = 4000
-    drawn = draw((300, 500), num, out_px=512, min_px=320, max_px=640)
+    drawn = draw((300, 500), num, out_px=512, min_px=320, max_px=640, flip_probability=0.5)
     start, length = np.asarray(drawn.window[..., 0]), np.asarray(drawn.window[..., 1])
     long_side = length[:, 1]
     assert long_side.min() == 320
@@ -118,14 +118,14 @@ def test_placements_have_the_distribution_of_the_paper():
 def test_an_image_draws_from_its_own_key_alone():
     rng = jax.random.split(jax.random.PRNGKey(0), 4)
     sizes = jnp.array([[300, 500], [500, 300], [40, 40], [512, 512]])
-    options = {"out_px": 512, "min_px": 320, "max_px": 640}
+    options = {"out_px": 512, "min_px": 320, "max_px": 640, "flip_probability": 0.5}
     together = augment.random_placement(rng, sizes, **options)
     alone = augment.random_placement(rng[2:3], sizes[2:3], **options)
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a[2:3], b), together, alone)
 
 
 def test_a_hair_thin_image_keeps_one_pixel():
-    drawn = draw((1, 2000), 10, out_px=64, min_px=32, max_px=64)
+    drawn = draw((1, 2000), 10, out_px=64, min_px=32, max_px=64, flip_probability=1.0)
     assert (np.asarray(drawn.window[:, 0, 1]) == 1).all()
 
 
@@ -136,7 +136,7 @@ def test_boxes_go_where_their_pixels_go():
     canvas, _ = on_canvas(image, 64)
     boxes = jnp.array([[[10 / 40, 12 / 60, 30 / 40, 24 / 60], [0, 0, 0, 0]]])
     label = jnp.array([[3, -1]])
-    drawn = draw((40, 60), 12, out_px=64, min_px=48, max_px=96)
+    drawn = draw((40, 60), 12, out_px=64, min_px=48, max_px=96, flip_probability=0.5)
     for i in range(12):
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], drawn)
         pixels = np.asarray(augment.place_images(canvas, one, 64))[0, ..., 0]
