@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-OUTPUT_STRIDE = 16
 EXPANSION = 4  # output channels of a bottleneck over its inner width
 STAGE_STRIDES = (1, 2, 2, 1)  # torchvision's, but for the last
 

@@ -6,6 +6,7 @@ the fingerprint of the input, since a run that sees other batches is another run
 """
 
 import logging
+import math
 import zlib
 from pathlib import Path
 from typing import Any
@@ -63,17 +64,18 @@ class Checkpoints:
           state: any tree of arrays.
           step: its number; a step that is there already is left as it is.
           fingerprint: JSON-able description of the input.
-          val_map: validation mAP in percent where it was measured.
+          val_map: validation mAP in percent; None or NaN where there is none.
         """
         if step in self._manager.all_steps():
             return
+        has_map = val_map is not None and not math.isnan(val_map)
         record = {"leaves": _leaves(state, checksum=True), "input": fingerprint}
         self._manager.save(
             step,
             args=ocp.args.Composite(
                 **{STATE: ocp.args.StandardSave(state), RECORD: ocp.args.JsonSave(record)}
             ),
-            metrics={BEST_METRIC: NOT_EVALUATED if val_map is None else val_map},
+            metrics={BEST_METRIC: val_map if has_map else NOT_EVALUATED},
             force=True,
         )
 

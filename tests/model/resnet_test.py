@@ -11,7 +11,9 @@ import pytest
 from safetensors.numpy import load_file
 
 from oass_jax.model.pretrained import load_pretrained
-from oass_jax.model.resnet import ENCODERS, OUTPUT_STRIDE, PointwiseConv, ResNet
+from oass_jax.model.resnet import ENCODERS, PointwiseConv, ResNet
+
+OUTPUT_STRIDE = 16
 
 FIXTURE = Path(__file__).with_name("torch_resnet_tiny.safetensors")  # of make_torch_fixture.py
 TINY = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)

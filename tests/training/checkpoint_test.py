@@ -59,6 +59,7 @@ def test_keeps_the_last_two_and_the_best(tmp_path, checkpoints):
 
 def test_a_run_without_evaluation_has_no_best(checkpoints):
     save(checkpoints, 1)
+    save(checkpoints, 2, val_map=float("nan"))
     assert checkpoints.best_step() is None
 
 
