@@ -24,6 +24,8 @@ def get_config():
     config.model.dtype = "float32"
     config.model.pretrained = ""
     config.keypoint.margin_cells = 1
+    config.loss.alpha_p_ramp_epochs = 10.0
+    config.loss.alpha_re_ramp_epochs = 10.0
     config.optimizer.encoder_learning_rate = 3e-3
     config.optimizer.head_learning_rate = 3e-3
     config.eval.image_px = 96
