@@ -138,7 +138,11 @@ def _parse(argv: Sequence[str]) -> list[str]:
 
 
 def _flag_names() -> list[str]:
-    return [f"--{name}" for name in ("config", "workdir", "mode", "help") if name in flags.FLAGS]
+    return [
+        f"--{name}"
+        for name in ("config", "workdir", "mode", "distributed", "help")
+        if name in flags.FLAGS
+    ]
 
 
 def _explain(argv: Sequence[str], error: Exception) -> str:

@@ -19,13 +19,18 @@ FLAGS = flags.FLAGS
 
 config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/max.py.")
 flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
+flags.DEFINE_bool("distributed", False, "One of the processes of a TPU pod or a Slurm job.")
 flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate a checkpoint.")
 
 
 def main() -> None:
     """Runs the loop. Imports it late, so that mistakes and worker processes do without jax."""
+    import jax
+
     from oass_jax.training import loop, monitor
 
+    if FLAGS.distributed:
+        jax.distributed.initialize()
     run = {"train": loop.train_and_evaluate, "eval": loop.evaluate_checkpoint}[FLAGS.mode]
     try:
         run(FLAGS.config, Path(FLAGS.workdir))

@@ -58,7 +58,8 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
         folder, step=start, config=config.to_dict(), class_names=split.class_names
     )
     console = Console(step=start, total_steps=schedule.total_steps)
-    console.say("\n".join(notes))
+    for note in notes:
+        console.say(note)
     writer = MetricWriter(folder, step=start)
     monitor = Monitor(
         writer,

@@ -3,9 +3,9 @@
 import json
 import logging
 import math
-import sys
 from pathlib import Path
 
+import jax
 import rich.console
 import rich.progress
 import tensorboardX
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 class MetricWriter:
-    """Appends metrics to `metrics.jsonl` and to the events in `tb/`."""
+    """Appends metrics to `metrics.jsonl` and to the events in `tb/`, from process 0 of a run."""
 
     def __init__(self, folder: Path, *, step: int):
         """Opens the files and cuts what was written after the step that is resumed.
@@ -25,6 +25,9 @@ class MetricWriter:
           folder: the workdir.
           step: the restored step; 0 for a new run.
         """
+        self._first = jax.process_index() == 0
+        if not self._first:
+            return
         path = folder / "metrics.jsonl"
         workdir.write_text(path, "".join(_lines_until(path, step)))
         self._jsonl = path.open("a", encoding="utf-8")
@@ -39,6 +42,8 @@ class MetricWriter:
           step: steps done.
           metrics: names such as `train/loss` or `val/map`.
         """
+        if not self._first:
+            return
         finite = {name: x if math.isfinite(x) else None for name, x in metrics.items()}
         self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
         self._jsonl.flush()
@@ -47,8 +52,9 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        self._jsonl.close()
-        self._events.close()
+        if self._first:
+            self._jsonl.close()
+            self._events.close()
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
@@ -64,7 +70,7 @@ def _lines_until(path: Path, step: int) -> list[str]:
 
 
 class Console:
-    """Progress for a person: one bar on a terminal, plain lines in a pipe."""
+    """Progress for a person: one bar on a terminal, plain lines in a pipe, from process 0."""
 
     def __init__(self, *, step: int, total_steps: int):
         """Starts the bar.
@@ -74,7 +80,7 @@ class Console:
           total_steps: steps of the whole run.
         """
         self._total_steps = total_steps
-        self._console = rich.console.Console()
+        self._console = rich.console.Console(quiet=jax.process_index() != 0, highlight=False)
         self._bar = None
         if self._console.is_terminal:
             columns = (
@@ -108,24 +114,20 @@ class Console:
             for name in ("loss", "loss_cls", "loss_pcl", "loss_re")
             if f"train/{name}" in metrics
         )
-        print(
+        self.say(
             f"step {step}/{self._total_steps}  epoch {epoch:.2f}  {losses}  "
-            f"lr {metrics['train/learning_rate']:.2e}  {rate}",
-            flush=True,
+            f"lr {metrics['train/learning_rate']:.2e}  {rate}"
         )
 
     def say(self, text: str) -> None:
         """Prints lines above the bar, or plainly."""
-        if self._bar:
-            self._bar.console.print(text, markup=False, highlight=False)
-        else:
-            print(text, flush=True)
+        # Not wrapped: a line in a pipe is a line.
+        self._console.print(text, markup=False, soft_wrap=True)
 
     def close(self) -> None:
         """Leaves the terminal as it was."""
         if self._bar:
             self._bar.stop()
-        sys.stdout.flush()
 
 
 def _duration(seconds: float) -> str:

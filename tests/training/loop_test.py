@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -211,6 +212,30 @@ def test_eval_on_another_split_and_number_of_devices(finished, data_dir):
     assert summary["weights"] == "ema"
     scores = {r["step"]: r["val/map"] for r in rows(folder) if "val/map" in r}
     assert summary["step"] == max(scores, key=scores.get)
+
+
+def test_two_processes_do_what_one_does(finished, data_dir, tmp_path):
+    """The second joins by hand what `--distributed` finds out on a pod; its own words are empty."""
+    code = (
+        "import runpy, sys, jax; jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2])); "
+        "del sys.argv[1:3]; runpy.run_module('oass_jax.main', run_name='__main__')"
+    )
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    words = command(data_dir, tmp_path)[3:]
+    both = [start([sys.executable, "-c", code, address, str(i), *words]) for i in range(2)]
+    out = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], out
+    assert "step" not in out[1]
+    losses, expected = (
+        {r["step"]: r["train/loss"] for r in rows(folder) if "train/loss" in r}
+        for folder in (tmp_path, finished[0])
+    )
+    assert len(rows(tmp_path)) == len(rows(finished[0]))
+    assert losses[1] == pytest.approx(expected[1], rel=1e-5)
+    # Later, Adam has turned rounding into small differences.
+    assert list(losses.values()) == pytest.approx(list(expected.values()), rel=0.05)
 
 
 @pytest.mark.parametrize("page", ["supervised", "puzzlecam"])
