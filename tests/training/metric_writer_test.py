@@ -28,9 +28,16 @@ def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
     assert [(row["step"], row["a"]) for row in lines(tmp_path)] == [(10, 1.0), (20, 2.0), (30, 4.0)]
 
 
-def monitor(tmp_path, log_every=2):
+@pytest.fixture
+def writer(tmp_path):
+    writer = MetricWriter(tmp_path, step=0)
+    yield writer
+    writer.close()
+
+
+def monitor(writer, log_every=2):
     return Monitor(
-        MetricWriter(tmp_path, step=0),
+        writer,
         Console(step=0, total_steps=6),
         start=0,
         total_steps=6,
@@ -41,8 +48,8 @@ def monitor(tmp_path, log_every=2):
     )
 
 
-def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, capsys):
-    watched = monitor(tmp_path)
+def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, writer, capsys):
+    watched = monitor(writer)
     for step, loss in enumerate([1.0, 3.0, 5.0], start=1):
         watched.add(step, {"loss": loss, "loss_cls": loss}, settle=False)
     (row,) = lines(tmp_path)
@@ -56,15 +63,15 @@ def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, capsys)
     assert [row["step"] for row in lines(tmp_path)] == [2, 4]
 
 
-def test_monitor_stops_at_the_first_loss_that_is_not_finite(tmp_path):
-    watched = monitor(tmp_path)
+def test_monitor_stops_at_the_first_loss_that_is_not_finite(writer):
+    watched = monitor(writer)
     watched.add(1, {"loss": 1.0}, settle=False)
     with pytest.raises(DivergedError, match="loss was not finite at step 2"):
         watched.add(2, {"loss": float("nan")}, settle=True)
 
 
-def test_a_pipe_gets_plain_lines(tmp_path, capsys):
-    watched = monitor(tmp_path, log_every=1)
+def test_a_pipe_gets_plain_lines(writer, capsys):
+    watched = monitor(writer, log_every=1)
     watched.add(1, {"loss": 1.0, "loss_cls": 1.0}, settle=True)
     out = capsys.readouterr().out
     assert out.count("\n") == 1
