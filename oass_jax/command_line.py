@@ -68,6 +68,7 @@ def check_config(config: ConfigDict) -> None:
         for number in numbers:
             _check_number(name, number)
     _check_together(config)
+    _check_paths(config)
 
 
 def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
@@ -101,12 +102,8 @@ def _check_together(config: ConfigDict) -> None:
             f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
             f"at: at most {most} fit into {config.augment.image_px} px"
         )
-    for name in ("data.manual_dir", "model.pretrained"):
-        path = Path(flatten(config)[name]).expanduser()
-        is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
-        if str(path) != "." and is_path and not path.exists():
-            siblings = [str(p) for p in path.parent.glob("*")]
-            raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")
+    if config.eval.weights == "ema" and config.teacher.mode != "ema":
+        raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
     for name in ("teacher.ema_decay", "augment.flip_probability"):
         if (value := flatten(config)[name]) > 1:
             raise UserError(f"{PREFIX}{name}={value} is above 1")
@@ -114,6 +111,15 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             f"{PREFIX}data.cache keeps images in this process: set {PREFIX}data.num_workers=0"
         )
+
+
+def _check_paths(config: ConfigDict) -> None:
+    for name in ("data.manual_dir", "model.pretrained"):
+        path = Path(flatten(config)[name]).expanduser()
+        is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
+        if str(path) != "." and is_path and not path.exists():
+            siblings = [str(p) for p in path.parent.glob("*")]
+            raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")
 
 
 def _parse(argv: Sequence[str]) -> list[str]:
@@ -130,9 +136,7 @@ def _parse(argv: Sequence[str]) -> list[str]:
         fail(f"{error.flagname} is not a flag: {nearest(error.flagname, _flag_names())}")
     except UserError as error:
         fail(str(error))
-    except (flags.Error, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
-        fail(_explain(argv, error))
-    except (AttributeError, ImportError, NameError, SyntaxError) as error:
+    except Exception as error:  # a config is a program, and may raise anything
         fail(_explain(argv, error))
     return rest
 
@@ -150,7 +154,7 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
     fields = flatten(default.get_config())
     for word in argv[1:]:
         name, _, value = word.partition("=")
-        if name == "--config":
+        if name == "--config" and value:
             path, _, parameter = value.partition(":")
             known = [str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_"]
             if path not in known and not (path.endswith(".py") and Path(path).is_file()):

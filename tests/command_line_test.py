@@ -48,6 +48,10 @@ def main(*words):
         ([MAX, "--workdir=w", "--config.keypoint.margin_cells=17"], "at most 16 fit"),
         ([MAX, "--workdir=w", "--config.data.manual_dir=configz"], "did you mean configs?"),
         ([MAX, "--workdir=w", "--config.model.pretrained=x.safetensors"], "does not exist"),
+        (
+            ["--config=configs/supervised.py", "--workdir=w", "--config.eval.weights=ema"],
+            "mode=ema",
+        ),
         (["--config=configs/from_json.py", "--workdir=w"], "WORKDIR/config.json"),
         (["--config=configs/from_json.py:no.json", "--workdir=w"], "there is no file 'no.json'"),
         (["--config=README.md", "--workdir=w"], "is not a config"),

@@ -56,17 +56,22 @@ class Checkpoints:
             ),
             item_names=(STATE, RECORD),
         )
+        self._damaged: set[int] = set()
 
     def save(self, state: Tree, *, step: int, fingerprint: dict, val_map: float | None) -> None:
         """Saves in the background; an earlier save is waited for, and its errors are raised.
 
         Args:
           state: any tree of arrays.
-          step: its number; a step that is there already is left as it is.
+          step: its number. A checkpoint of this step is left as it is, unless `restore` found it
+            damaged: then it is replaced.
           fingerprint: JSON-able description of the input.
           val_map: validation mAP in percent; None or NaN where there is none.
         """
-        if step in self._manager.all_steps():
+        if step in self._damaged:
+            self._manager.delete(step)
+            self._damaged.remove(step)
+        elif step in self._manager.all_steps():
             return
         has_map = val_map is not None and not math.isnan(val_map)
         record = {"leaves": _leaves(state, checksum=True), "input": fingerprint}
@@ -129,10 +134,11 @@ class Checkpoints:
                 raise
             except Exception as error:  # orbax raises whatever its storage raised
                 logger.warning("checkpoint %d cannot be read: %s", step, error)
-                continue
-            if _leaves(state, checksum=True) == record["leaves"]:
-                return state, step
-            logger.warning("checkpoint %d is damaged: its checksums do not match", step)
+            else:
+                if _leaves(state, checksum=True) == record["leaves"]:
+                    return state, step
+                logger.warning("checkpoint %d is damaged: its checksums do not match", step)
+            self._damaged.add(step)
         raise UserError(
             f"none of the checkpoints {steps} in {self._manager.directory} can be read; "
             "remove the folder to start again"

@@ -33,7 +33,7 @@ class Evaluator:
         """Opens the split.
 
         Raises:
-          UserError: no such split, other classes, or `eval.weights` asks for a missing teacher.
+          UserError: no such split, or it has other classes.
         """
         self._config, self._folder, self._mesh = config, folder, mesh
         self._split = parts.open_split(config, config.eval.dataset, config.eval.split)
@@ -42,8 +42,6 @@ class Evaluator:
                 f"{config.eval.dataset} has the classes {', '.join(self._split.class_names)}; "
                 f"the network was made for {', '.join(class_names)}: set eval.dataset"
             )
-        if config.eval.weights == "ema" and config.teacher.mode != "ema":
-            raise UserError("eval.weights is 'ema', but teacher.mode is not: set it to 'student'")
         self._predict_fn = parts.create_predict_fn(network, mesh)
 
     def __call__(self, state: TrainState, step: int) -> dict[str, float]:

@@ -43,14 +43,7 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
     evaluator = Evaluator(config, folder, network, mesh, split.class_names)
     schedule = parts.create_schedule(config, len(split))
     tx, rates = parts.create_optimizer(config, schedule)
-    fingerprint = pipeline.fingerprint(
-        split,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        canvas_px=config.data.canvas_px,
-        max_boxes=config.data.max_boxes,
-        difficult=config.data.difficult,
-    )
+    fingerprint = _fingerprint(config, split)
     checkpoints = Checkpoints(folder / "checkpoints", keep_last=config.checkpoint.keep_last)
     state, notes = _restore_or_start(config, network, tx, mesh, checkpoints, fingerprint)
     start = int(state.step)
@@ -109,15 +102,21 @@ def _loop(
     save_fn: Callable,
 ) -> None:
     """Steps, evaluations and checkpoints, from the state's step to the last."""
+    start = int(state.step) + 1
     with StopRequest() as stop:
-        for step in range(int(state.step) + 1, schedule.total_steps + 1):
-            batch = monitor.wait_for(batches)
+        for step in range(start, schedule.total_steps + 1):
+            try:
+                batch = monitor.wait_for(batches)
+            except UserError:  # a damaged image must not cost the steps before it
+                monitor.settle()
+                if step > start:
+                    save_fn(state, step=step - 1, val_map=None)
+                raise
             state, metrics = train_fn(state, batch)
+            monitor.add(step, metrics)
             stops, evaluates = stop.number, step in schedule.eval_steps
-            saves = stops or evaluates or step % schedule.save_every == 0
-            # Nothing is evaluated or saved before every loss so far is known to be finite.
-            monitor.add(step, metrics, settle=saves)
-            if saves:
+            if stops or evaluates or step % schedule.save_every == 0:
+                monitor.settle()  # nothing is saved after a loss that is not finite
                 with monitor.paused():
                     val_map = evaluate_fn(state, step) if evaluates else None
                     save_fn(state, step=step, val_map=val_map)
@@ -181,6 +180,17 @@ def _restore_or_start(
         teacher=config.teacher.mode,
     )
     return jax.device_put(state, parts.replicated(mesh)), notes
+
+
+def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
+    return pipeline.fingerprint(
+        split,
+        batch_size=config.batch_size,
+        seed=config.seed,
+        canvas_px=config.data.canvas_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.data.difficult,
+    )
 
 
 def _train_batches(

@@ -75,25 +75,35 @@ class Monitor:
         self._input_s += time.perf_counter() - began
         return batch
 
-    def add(self, step: int, metrics: dict[str, jax.Array], *, settle: bool) -> None:
+    def add(self, step: int, metrics: dict[str, jax.Array]) -> None:
         """Takes the metrics of a step that was dispatched, and fetches those of the one before.
 
         Args:
           step: steps done.
           metrics: scalars, still on the device.
-          settle: wait for this step, too.
 
         Raises:
           DivergedError: a fetched loss or gradient norm is not finite.
         """
         self._pending.append((step, metrics))
-        while len(self._pending) > (0 if settle else 1):
-            done, fetched = self._pending.popleft()
-            fetched = {name: float(x) for name, x in jax.device_get(fetched).items()}
-            _require_finite(done, fetched)
-            self._interval.append(fetched)
-            if done % self._log_every == 0 or done == self._total_steps:
-                self._log(done)
+        self._fetch(but=1)
+
+    def settle(self) -> None:
+        """Waits for every step so far; afterwards its losses are known to be finite.
+
+        Raises:
+          DivergedError: one is not.
+        """
+        self._fetch(but=0)
+
+    def _fetch(self, *, but: int) -> None:
+        while len(self._pending) > but:
+            step, metrics = self._pending.popleft()
+            metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
+            _require_finite(step, metrics)
+            self._interval.append(metrics)
+            if step % self._log_every == 0 or step == self._total_steps:
+                self._log(step)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:

@@ -63,6 +63,12 @@ def test_a_run_without_evaluation_has_no_best(checkpoints):
     assert checkpoints.best_step() is None
 
 
+def test_a_step_is_saved_once(checkpoints):
+    save(checkpoints, 1, val_map=50.0)
+    save(checkpoints, 1)
+    assert checkpoints.best_step() == 1
+
+
 def damage(folder, step):
     """Flips one bit in the middle of the largest file of a step."""
     files = [f for f in (folder / str(step) / "state").rglob("*") if f.is_file()]
@@ -78,6 +84,8 @@ def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
     restored, step = restore(checkpoints)
     assert step == 1
     assert (np.asarray(restored["params"]["w"]) == 1).all()
+    save(checkpoints, 2)  # the run comes by again, and mends it
+    assert restore(checkpoints)[1] == 2
 
 
 def test_walks_back_over_missing_files(tmp_path, checkpoints):

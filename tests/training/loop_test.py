@@ -10,13 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 
 from oass_jax.data import pipeline
+from oass_jax.data.errors import UserError
 from oass_jax.evaluation import metric
-from oass_jax.training import workdir
+from oass_jax.training import loop, monitor, parts, workdir
+from oass_jax.training.metric_writer import Console, MetricWriter
 
 ROOT = Path(__file__).parents[2]
 STEPS = 30
@@ -274,6 +277,40 @@ def test_a_mistake_is_one_line_and_exit_status_2(changes, message, finished, dat
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert message in line
+
+
+def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
+    def batches():
+        yield from ({}, {}, {})
+        raise UserError("x.jpg cannot be decoded")
+
+    class State(NamedTuple):
+        step: int
+
+    saved = []
+    writer = MetricWriter(tmp_path, step=0)
+    watched = monitor.Monitor(
+        writer,
+        Console(step=4, total_steps=9),
+        start=4,
+        total_steps=9,
+        steps_per_epoch=9.0,
+        batch_size=1,
+        log_every=100,
+        rates={},
+    )
+    with pytest.raises(UserError, match=r"x\.jpg"):
+        loop._loop(
+            State(4),
+            parts.Schedule(9.0, 9, frozenset({9}), 100),
+            batches(),
+            train_fn=lambda state, batch: (State(state.step + 1), {"loss": 1.0}),
+            monitor=watched,
+            evaluate_fn=lambda state, step: 0.0,
+            save_fn=lambda state, step, val_map: saved.append((state.step, step, val_map)),
+        )
+    writer.close()
+    assert saved == [(7, 7, None)]
 
 
 def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):

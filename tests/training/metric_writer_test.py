@@ -51,7 +51,7 @@ def monitor(writer, log_every=2):
 def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, writer, capsys):
     watched = monitor(writer)
     for step, loss in enumerate([1.0, 3.0, 5.0], start=1):
-        watched.add(step, {"loss": loss, "loss_cls": loss}, settle=False)
+        watched.add(step, {"loss": loss, "loss_cls": loss})
     (row,) = lines(tmp_path)
     assert row["step"] == 2
     assert row["train/loss"] == 2.0
@@ -59,20 +59,23 @@ def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, writer,
     assert row["train/learning_rate"] == pytest.approx(0.1)
     assert row["perf/images_per_sec"] > 0
     assert "step 2/6  epoch 0.67  loss 2.0000" in capsys.readouterr().out
-    watched.add(4, {"loss": 1.0, "loss_cls": 1.0}, settle=True)
+    watched.add(4, {"loss": 1.0, "loss_cls": 1.0})
+    watched.settle()
     assert [row["step"] for row in lines(tmp_path)] == [2, 4]
 
 
 def test_monitor_stops_at_the_first_loss_that_is_not_finite(writer):
     watched = monitor(writer)
-    watched.add(1, {"loss": 1.0}, settle=False)
+    watched.add(1, {"loss": 1.0})
+    watched.add(2, {"loss": float("nan")})
     with pytest.raises(DivergedError, match="loss was not finite at step 2"):
-        watched.add(2, {"loss": float("nan")}, settle=True)
+        watched.settle()
 
 
 def test_a_pipe_gets_plain_lines(writer, capsys):
     watched = monitor(writer, log_every=1)
-    watched.add(1, {"loss": 1.0, "loss_cls": 1.0}, settle=True)
+    watched.add(1, {"loss": 1.0, "loss_cls": 1.0})
+    watched.settle()
     out = capsys.readouterr().out
     assert out.count("\n") == 1
     assert "\x1b" not in out
