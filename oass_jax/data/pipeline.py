@@ -224,4 +224,8 @@ def _iterate(
                 num_workers=num_workers, per_worker_buffer_size=_BATCHES_AHEAD
             )
         )
-    return iter(batches)
+    iterator = iter(batches)
+    try:
+        yield from iterator
+    finally:
+        iterator.close()  # ends threads and workers now, not when it is collected
