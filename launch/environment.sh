@@ -20,14 +20,16 @@ find_python() {
 
 # install FILE...: requirement files
 install() {
-  local stamp want
+  local stamp file
   stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.oass_jax_installed"
-  want="$(cat "$@" | cksum)"
-  if ! grep -qxsF "$want" "$stamp"; then
-    echo "installing $* into $(dirname "$stamp")" >&2
-    "$PYTHON" -m pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' "$@")
-    echo "$want" >> "$stamp" 2>/dev/null || true  # not ours to write to: pip will look again
-  fi
+  for file in "$@"; do
+    if ! grep -qxsF "$(cksum "$file")" "$stamp"; then
+      echo "installing $file into $(dirname "$stamp")" >&2
+      "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$file"
+      # Where that is not ours to write to, pip looks again the next time.
+      cksum "$file" >> "$stamp" 2>/dev/null || true
+    fi
+  done
 }
 
 if [ -z "${PYTHON:-}" ]; then
