@@ -36,7 +36,10 @@ if [ -z "${PYTHON:-}" ]; then
   if [ -n "${VIRTUAL_ENV:-}" ]; then
     PYTHON="$VIRTUAL_ENV/bin/python"
   else
-    [ -x .venv/bin/python ] || "$(find_python)" -m venv .venv
+    if [ ! -x .venv/bin/python ]; then
+      python="$(find_python)"
+      "$python" -m venv .venv
+    fi
     PYTHON=.venv/bin/python
   fi
 fi

@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from oass_jax import command_line
+from oass_jax.data.errors import UserError
 
 FLAGS = flags.FLAGS
 
@@ -30,7 +31,12 @@ def main() -> None:
     from oass_jax.training import loop, monitor
 
     if FLAGS.distributed:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except (ValueError, RuntimeError) as error:
+            raise UserError(
+                f"--distributed found no pod or Slurm job to join ({error}): leave it out"
+            ) from error
     run = {"train": loop.train_and_evaluate, "eval": loop.evaluate_checkpoint}[FLAGS.mode]
     try:
         run(FLAGS.config, Path(FLAGS.workdir))

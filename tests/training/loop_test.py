@@ -267,6 +267,7 @@ def test_the_baselines_run_in_the_same_loop(page, data_dir, tmp_path):
         (["--config.teacher.mode=none"], "not of this config"),
         (["--mode=eval", "--config.eval.split=vall"], "vall"),
         (["--config.batch_size=17"], "choose a multiple of 4"),
+        (["--distributed"], "found no pod or Slurm job to join"),
         (["--workdir=/proc/run"], "cannot write to the workdir"),
         (["--mode=eval", "--workdir=runs/nothing"], "train there first"),
     ],
