@@ -5,6 +5,7 @@ Evaluation keeps the size and places the image at the top left. Both normalise w
 of ImageNet and leave the padding at zero.
 """
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -106,6 +107,33 @@ def keep_images(images: jax.Array, size: jax.Array) -> jax.Array:
     window = jnp.stack([jnp.zeros_like(size), size], axis=-1)
     inside = geometry.pixels_inside(window, images.shape[1:3])
     return jnp.where(inside[..., None], normalise(images / 255.0), 0.0)
+
+
+def rescale_images(images: jax.Array, size: jax.Array, *, scale: float, flip: bool) -> jax.Array:
+    """Resizes images by one factor, at the top left of a canvas that grows along (evaluation).
+
+    Args:
+      images: `[B, H, W, 3]` uint8, each at the top left of its canvas.
+      size: `[B, 2]` int, height and width of the images in pixels.
+      scale: of both sides; 1 without a flip leaves the pixels as they are.
+      flip: exchange left and right of each image, which stays at the top left.
+
+    Returns:
+      `[B, H', W', 3]` float32, normalised, zero in the padding; H' and W' are `scale` times H and W
+      to the next multiple of 32. The images in it are `rescaled_size` large.
+    """
+    if scale == 1 and not flip:
+        return keep_images(images, size)
+    new_size = rescaled_size(size, scale)
+    window = jnp.stack([jnp.zeros_like(new_size), new_size], axis=-1)
+    placement = Placement(size.astype(jnp.float32), window, jnp.full(size.shape[0], flip))
+    out_px = 32 * math.ceil(scale * images.shape[1] / 32)
+    return place_images(images, placement, out_px)
+
+
+def rescaled_size(size: jax.Array, scale: float) -> jax.Array:
+    """Height and width of an image resized by `scale`: float32 whole pixels, at least 1."""
+    return jnp.maximum(jnp.round(size * scale), 1.0)
 
 
 def normalise(pixels: jax.Array) -> jax.Array:
