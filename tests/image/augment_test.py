@@ -166,7 +166,8 @@ def test_a_box_outside_the_canvas_is_dropped():
 @pytest.mark.parametrize("flip", [False, True])
 @pytest.mark.parametrize("scale", [0.5, 1.0, 1.5])
 def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
-    image = np.random.default_rng(0).integers(0, 256, (6, 8, 3)).repeat(6, 0).repeat(6, 1)
+    # Low in contrast: PIL clips the overshoot between its two passes, and rounds there.
+    image = np.random.default_rng(0).integers(90, 160, (6, 8, 3)).repeat(6, 0).repeat(6, 1)
     canvas = np.zeros((1, 64, 64, 3), np.uint8)
     canvas[0, :36, :48] = image
     out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip)
@@ -174,8 +175,7 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     assert out.shape == (1, 64 * scale, 64 * scale, 3)
     picture = Image.fromarray(image.astype(np.uint8)).resize((width, height), Image.BICUBIC)
     expected = augment.normalise(np.asarray(picture)[:, :: -1 if flip else 1] / 255.0)
-    # PIL rounds to whole values between its two passes.
-    assert np.abs(out[0, :height, :width] - expected).max() < 4 / 255 / 0.22
+    assert np.abs(out[0, :height, :width] - expected).max() < 2 / 255 / 0.22
     assert np.abs(out[0, :height, :width] - expected).mean() < 0.5 / 255 / 0.22
     assert (out[0, height:] == 0).all()
     assert (out[0, :, width:] == 0).all()
