@@ -12,14 +12,16 @@ CHOICES = {
     "data.difficult": ("positive", "ignore", "negative"),
     "model.encoder": ("resnet50", "resnet101", "resnet_tiny"),
     "model.dtype": ("float32", "bfloat16"),
-    "keypoint.strategy": ("center", "max"),
+    "keypoint.strategy": ("center", "max", "cmax", "ctopk", "ctopk_w", "gt_bbox"),
     "keypoint.classes": ("labelled", "all"),
     "teacher.mode": ("none", "siamese", "ema"),
     "loss.re_reduction": ("masked", "mean"),
+    "loss.pcl_classes": ("own", "all"),
     "eval.dataset": ("voc/2012", "voc/2007", "digit_scenes"),
     "eval.difficult": ("positive", "ignore", "negative"),
     "eval.weights": ("student", "ema"),
     "eval.checkpoint": ("last", "best"),
+    "eval.logits": ("base", "csi", "mean"),
 }
 
 # The least value of a number; 0 where a field is not named.
@@ -33,6 +35,9 @@ MINIMUM = {
     "augment.image_px": 32,
     "augment.long_side_px": 1,
     "keypoint.margin_cells": 1,
+    "keypoint.k": 1,
+    "keypoint.window_cells": 1,
+    "teacher.chunk_pairs": 1,
     "optimizer.encoder_learning_rate": 1e-12,
     "optimizer.head_learning_rate": 1e-12,
     "eval.image_px": 32,
@@ -78,9 +83,15 @@ def get_config() -> ml_collections.ConfigDict:
     model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
     model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
 
+    model.csi = False  # classify class-specific instances, too (Sec. 2.2)
+
     keypoint = config.keypoint = ml_collections.ConfigDict()
-    keypoint.strategy = "max"  # center (PuzzleCAM) or max (Eq. 1)
-    keypoint.classes = "labelled"  # (*) merge the maps of the image's labels, or of all classes
+    # center (PuzzleCAM), max (Eq. 1); a keypoint for each label: cmax, ctopk, ctopk_w, gt_bbox
+    keypoint.strategy = "max"
+    keypoint.classes = "labelled"  # (*) max merges the maps of the image's labels, or of all
+    keypoint.k = 5  # (*) most local maxima of ctopk and ctopk_w
+    keypoint.window_cells = 3  # (*) a local maximum is the highest in a square this large; odd
+    keypoint.literal_eq = False  # (*) ctopk_w as printed, which divides by k twice
     keypoint.offset_cells = (
         0.0  # (*) cut at the cell's upper left corner; 0.5 at its centre, rounded
     )
@@ -90,6 +101,10 @@ def get_config() -> ml_collections.ConfigDict:
     teacher = config.teacher = ml_collections.ConfigDict()
     teacher.mode = "ema"  # ema (OASS), siamese (PuzzleCAM), none (supervised, no patches at all)
     teacher.ema_decay = 0.999  # (*) reached by warm-up, min(ema_decay, (1 + t) / (10 + t))
+    teacher.resize_patches = (
+        True  # to half the image's sides; else as they are, at 4 times the cost
+    )
+    teacher.chunk_pairs = 8  # (image, class) pairs a device computes together; memory, not results
 
     loss = config.loss = ml_collections.ConfigDict()
     loss.alpha_p = 1 / 15  # weight of L_p-cl
@@ -98,6 +113,7 @@ def get_config() -> ml_collections.ConfigDict:
     loss.alpha_re_ramp_epochs = 100.0  # from 0 to alpha_re, linearly; 0 for at once
     loss.start_epochs = 0.0  # epochs of L_cls alone before either ramp begins
     loss.re_reduction = "masked"  # (*) L_re counts labelled classes (masked) or every class (mean)
+    loss.pcl_classes = "own"  # (*) a pair's L_p-cl is about its own class, or all
 
     optimizer = config.optimizer = ml_collections.ConfigDict()
     optimizer.encoder_learning_rate = 1e-4  # (*) Adam, after the warm-up
@@ -113,6 +129,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
     evaluation.every_epochs = 5.0  # and once at the end
     evaluation.weights = "student"  # (*) or ema, for the files that are written
+    evaluation.logits = "base"  # base (mean of the class maps), csi, or the mean of both
+    evaluation.scales = (1.0,)  # sizes of an image whose logits are averaged
+    evaluation.flip = False  # average with the mirrored image, too
     evaluation.checkpoint = "last"  # last or best, for --mode=eval
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()

@@ -102,6 +102,12 @@ def _check_together(config: ConfigDict) -> None:
             f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
             f"at: at most {most} fit into {config.augment.image_px} px"
         )
+    if config.keypoint.window_cells % 2 == 0:
+        raise UserError(
+            f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no middle: odd"
+        )
+    if config.eval.logits != "base" and not config.model.csi:
+        raise UserError(f"{PREFIX}eval.logits={config.eval.logits} needs {PREFIX}model.csi=True")
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
     for name in ("teacher.ema_decay", "augment.flip_probability"):

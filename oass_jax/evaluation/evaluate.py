@@ -1,6 +1,6 @@
 """One pass over a split: scores and labels of every image, and the metrics they give."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -16,35 +16,57 @@ class Predictions(NamedTuple):
     """What the network says of a split, and what is so; one row an image, in the split's order.
 
     Attributes:
-      scores: name of the weights ('student', 'ema') -> `[N, C]` float32 logits.
+      scores: name of the weights ('student', 'ema') -> kind ('base', 'csi') -> `[N, C]` float32
+        logits.
       label: `[N, C]` int8, 1 present, 0 absent, -1 ignored.
       index: `[N]` int, record of the split.
     """
 
-    scores: dict[str, np.ndarray]
+    scores: dict[str, dict[str, np.ndarray]]
     label: np.ndarray
     index: np.ndarray
 
 
 def predict_step(
-    weights: dict[str, Tree], batch: dict[str, jax.Array], *, network: Network
+    weights: dict[str, Tree],
+    batch: dict[str, jax.Array],
+    *,
+    network: Network,
+    scales: Sequence[float],
+    flip: bool,
 ) -> dict[str, Any]:
-    """Logits of a batch of images, as stored, at the top left of the canvas.
+    """Logits of a batch of images, at the top left of the canvas.
 
     Args:
       weights: name -> `{'params', 'batch_stats'}` of the network.
       batch: as `data.pipeline` makes it: `image` `[B, H, W, 3]` uint8, `size`, and the rest.
-      network: encoder f and classifier g.
+      network: encoder f and classifiers.
+      scales: sizes of an image, relative to the stored one, whose logits are averaged.
+      flip: average with the logits of the mirrored images, too.
 
     Returns:
-      `scores`: name -> `[B, C]` float32; and the batch's label, mask and index.
+      `scores`: name -> kind -> `[B, C]` float32; and the batch's label, mask and index.
     """
-    image = augment.keep_images(batch["image"], batch["size"])
-    scores = {
-        name: network.apply(variables, image, train=False)["logits"]
-        for name, variables in weights.items()
-    }
+    views = [
+        augment.rescale_images(batch["image"], batch["size"], scale=scale, flip=mirrored)
+        for scale in scales
+        for mirrored in ((False, True) if flip else (False,))
+    ]
+    scores = {}
+    for name, variables in weights.items():
+        logits = [network.apply(variables, view, train=False)["logits"] for view in views]
+        scores[name] = jax.tree.map(lambda *each: sum(each) / len(each), *logits)
     return {"scores": scores} | {name: batch[name] for name in ("label", "mask", "index")}
+
+
+def choose(scores: dict[str, np.ndarray], kind: str) -> np.ndarray:
+    """The prediction among the kinds of logits.
+
+    Args:
+      scores: kind -> `[N, C]` logits.
+      kind: one of them, or 'mean' of them all.
+    """
+    return np.mean(list(scores.values()), axis=0) if kind == "mean" else scores[kind]
 
 
 def predict(

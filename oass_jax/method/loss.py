@@ -1,14 +1,35 @@
 """The three losses of Sec. 2.1 and the ramp of their weights.
 
 L = L_cls + alpha_p * L_p-cl + alpha_re * L_re
+
+Channel-wise, the last two are those of every labelled class c, each with maps tiled for it alone:
+
+L = L_cls + sum_c 1(y_c = 1) (alpha_p * L_p-cl^c + alpha_re * L_re^c) / |{c: y_c = 1}|
+
+Deviation: the printed sum counts the indicators, not the labels, in its denominator.
 """
 
 import jax
 import jax.numpy as jnp
 
 
+def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+    """Binary cross-entropy of each entry, 0 where it is left out.
+
+    Args:
+      logits: float.
+      label: of the same shape, 1 present, 0 absent, -1 left out.
+
+    Returns:
+      float32, of the same shape.
+    """
+    logits = logits.astype(jnp.float32)
+    loss = jnp.maximum(logits, 0.0) - logits * label + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    return jnp.where(label >= 0, loss, 0.0)
+
+
 def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """L_cls and L_p-cl: binary cross-entropy, averaged over images and classes.
+    """L_cls, and L_p-cl of whole images: cross-entropy averaged over images and classes.
 
     Args:
       logits: `[B, C]` float.
@@ -17,10 +38,7 @@ def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
     Returns:
       A float32 scalar.
     """
-    logits = logits.astype(jnp.float32)
-    counted = label >= 0
-    loss = jnp.maximum(logits, 0.0) - logits * label + jnp.log1p(jnp.exp(-jnp.abs(logits)))
-    return jnp.where(counted, loss, 0.0).sum() / jnp.maximum(counted.sum(), 1)
+    return cross_entropy(logits, label).sum() / jnp.maximum((label >= 0).sum(), 1)
 
 
 def reconstruction(
@@ -29,19 +47,19 @@ def reconstruction(
     """L_re: the L1 distance between the maps of the image and those tiled from its patches.
 
     Args:
-      cam: `A`, `[B, h, w, C]` float.
-      cam_re: `A_re`, `[B, h, w, C]` float.
-      label: `[B, C]`, 1 for the classes that are present.
-      reduction: 'masked' counts the labelled classes and averages over all B * h * w * C values
+      cam: `A`, `[N, h, w, K]` float.
+      cam_re: `A_re`, `[N, h, w, K]` float.
+      label: `[N, K]`, 1 for the classes that are present.
+      reduction: 'masked' counts the labelled classes and averages over all h * w * K values
         (PuzzleCAM's masking); 'mean' counts every class.
 
     Returns:
-      A float32 scalar.
+      `[N]` float32, of each row.
     """
     distance = jnp.abs(cam - cam_re)
     if reduction == "masked":
         distance *= (label > 0)[:, None, None, :]
-    return distance.mean()
+    return distance.mean((1, 2, 3))
 
 
 def ramp(step: jax.Array, alpha: float, *, start_step: float, ramp_steps: float) -> jax.Array:

@@ -1,8 +1,38 @@
-"""Encoder f and head g: images -> features -> class maps -> logits."""
+"""Encoder f and head g: images -> features -> class maps -> logits, with or without CSI."""
+
+import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from oass_jax.method import csi
+
+kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
+
+
+class InstanceHead(nn.Module):
+    """The classifier of class-specific instances (Sec. 2.2), factored as in `method.csi`.
+
+    Attributes:
+      num_classes: C.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, cam: jax.Array) -> jax.Array:
+        """Features [B, h, w, D] and class maps [B, h, w, C] -> logits, float32 [B, C]."""
+        dense = functools.partial(
+            nn.Dense, self.num_classes, dtype=jnp.float32, precision=jax.lax.Precision.HIGHEST
+        )
+        # One 1x1 convolution from D channels to 1 for each class.
+        projection = dense(use_bias=False, kernel_init=kernel_init, name="instance")(features)
+        bias = self.param("instance_bias", nn.initializers.zeros, (self.num_classes,))
+        maps = csi.instance_maps(projection, csi.class_mask(cam), bias)
+        # The one from C to C is linear, so the mean over cells can be taken first.
+        return dense(name="merge")(maps.mean(axis=(1, 2)))
 
 
 class Network(nn.Module):
@@ -10,15 +40,18 @@ class Network(nn.Module):
 
     The training step needs them apart: the teacher is an encoder alone, and the student's head
     reads the teacher's features. Variables are
-    `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`.
+    `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`, and with `csi` also
+    `params['instance_head']`.
 
     Attributes:
       encoder: f. Called as `encoder(images, train=...)`, gives features [B, h, w, D].
       num_classes: C.
+      csi: Whether class-specific instances are classified, too.
     """
 
     encoder: nn.Module
     num_classes: int
+    csi: bool = False
 
     def setup(self) -> None:
         """Builds g; linen adopts f under its attribute's name."""
@@ -29,8 +62,10 @@ class Network(nn.Module):
             use_bias=False,
             dtype=jnp.float32,
             precision=jax.lax.Precision.HIGHEST,
-            kernel_init=nn.initializers.variance_scaling(2.0, "fan_in", "normal"),
+            kernel_init=kernel_init,
         )
+        if self.csi:
+            self.instance_head = InstanceHead(self.num_classes)
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f: normalised images [B, H, W, 3] -> features [B, h, w, D] in the encoder's dtype."""
@@ -40,17 +75,32 @@ class Network(nn.Module):
         """g: features [B, h, w, D] -> raw class maps A, float32 [B, h, w, C]."""
         return self.head(features)
 
-    def __call__(self, images: jax.Array, *, train: bool) -> dict[str, jax.Array]:
-        """Runs f, g and the spatial mean.
+    def predict(self, features: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Everything that is said of an image.
+
+        Args:
+          features: [B, h, w, D].
+
+        Returns:
+          The class maps before any ReLU, float32 [B, h, w, C]; and by name float32 logits [B, C]:
+          `base`, the spatial mean of the maps, and with `csi` those of the instances.
+        """
+        cam = self.classify(features)
+        logits = {"base": cam.mean(axis=(1, 2))}
+        if self.csi:
+            logits["csi"] = self.instance_head(features, cam)
+        return cam, logits
+
+    def __call__(self, images: jax.Array, *, train: bool) -> dict[str, Any]:
+        """Runs f, g and what else classifies.
 
         Args:
           images: Normalised, [B, H, W, 3].
           train: Whether batch normalisation uses and records the batch's statistics.
 
         Returns:
-          `features` [B, h, w, D] in the encoder's dtype, `cam` float32 [B, h, w, C], the class
-          maps before any ReLU, and `logits` float32 [B, C], their spatial mean.
+          `features` [B, h, w, D] in the encoder's dtype, and `cam` and `logits` of `predict`.
         """
         features = self.encode(images, train=train)
-        cam = self.classify(features)
-        return {"features": features, "cam": cam, "logits": cam.mean(axis=(1, 2))}
+        cam, logits = self.predict(features)
+        return {"features": features, "cam": cam, "logits": logits}

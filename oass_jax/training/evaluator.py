@@ -14,7 +14,7 @@ from oass_jax.data.errors import UserError
 from oass_jax.evaluation import evaluate, metric
 from oass_jax.model.network import Network
 from oass_jax.training import parts, workdir
-from oass_jax.training.step import TrainState
+from oass_jax.training.state import TrainState
 
 FIELDS = ("image", "size", "label", "mask", "index")
 
@@ -42,7 +42,7 @@ class Evaluator:
                 f"{config.eval.dataset} has the classes {', '.join(self._split.class_names)}; "
                 f"the network was made for {', '.join(class_names)}: set eval.dataset"
             )
-        self._predict_fn = parts.create_predict_fn(network, mesh)
+        self._predict_fn = parts.create_predict_fn(config, network, mesh)
 
     def __call__(self, state: TrainState, step: int) -> dict[str, float]:
         """Predicts the split with the student and, where there is one, the EMA encoder.
@@ -59,9 +59,13 @@ class Evaluator:
         weights = _weights(state)
         predict_fn = functools.partial(self._predict_fn, weights)
         predictions = evaluate.predict(predict_fn, self._batches())
+        chosen = {
+            name: evaluate.choose(scores, config.logits)
+            for name, scores in predictions.scores.items()
+        }
         results = {
             name: metric.mean_average_precision(scores, predictions.label)
-            for name, scores in predictions.scores.items()
+            for name, scores in chosen.items()
         }
         result = results.pop(config.weights)
         class_names = self._split.class_names
@@ -72,13 +76,13 @@ class Evaluator:
             class_names=class_names,
             result=result,
             label=predictions.label,
-            scores=predictions.scores[config.weights],
+            scores=chosen[config.weights],
             filenames=[self._split.filename(i) for i in predictions.index],
             about={
                 "step": step,
                 "weights": config.weights,
                 "difficult": config.difficult,
-                "logits": "base",
+                "logits": config.logits,
             },
         )
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}

@@ -19,9 +19,9 @@ from oass_jax.training.evaluator import Evaluator
 from oass_jax.training.metric_writer import Console, MetricWriter
 from oass_jax.training.monitor import Monitor, StoppedError, StopRequest
 from oass_jax.training.parts import Batch, Schedule
-from oass_jax.training.step import TrainState, create_state
+from oass_jax.training.state import TrainState, create_state
 
-FIELDS = ("image", "size", "label")  # of a batch, that the train step reads
+FIELDS = ("image", "size", "label", "boxes", "box_label")  # of a batch, that the train step reads
 
 
 def train_and_evaluate(config: ConfigDict, folder: Path) -> None:

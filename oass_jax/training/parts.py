@@ -19,7 +19,8 @@ from oass_jax.method import keypoint, loss
 from oass_jax.model import resnet
 from oass_jax.model.network import Network
 from oass_jax.training import optimizer
-from oass_jax.training.step import Method, TrainState, create_state, train_step
+from oass_jax.training.state import TrainState, create_state
+from oass_jax.training.step import Method, train_step
 
 Batch = dict[str, jax.Array]
 
@@ -127,7 +128,7 @@ def create_network(config: ConfigDict, num_classes: int) -> Network:
       num_classes: C.
     """
     encoder = resnet.ENCODERS[config.model.encoder](dtype=jnp.dtype(config.model.dtype))
-    return Network(encoder, num_classes)
+    return Network(encoder, num_classes, csi=config.model.csi)
 
 
 def create_optimizer(
@@ -159,12 +160,13 @@ def create_optimizer(
     return tx, {"learning_rate": encoder_rate, "learning_rate_head": head_rate}
 
 
-def create_method(config: ConfigDict, schedule: Schedule) -> Method:
+def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
     """Builds what makes the run supervised, PuzzleCAM or OASS.
 
     Args:
       config: `keypoint`, `teacher` and `loss` are read.
       schedule: the run in steps.
+      mesh: one axis, `data`.
     """
 
     def ramp(alpha: float, ramp_epochs: float) -> Callable[[jax.Array], jax.Array]:
@@ -177,13 +179,17 @@ def create_method(config: ConfigDict, schedule: Schedule) -> Method:
 
     return Method(
         teacher=config.teacher.mode,
-        keypoint_fn=keypoint.bind(config.keypoint.strategy, config.keypoint),
+        strategy=keypoint.bind(config.keypoint.strategy, config.keypoint),
         margin_cells=config.keypoint.margin_cells,
         valid_only=config.keypoint.valid_only,
+        resize_patches=config.teacher.resize_patches,
         alpha_p=ramp(config.loss.alpha_p, config.loss.alpha_p_ramp_epochs),
         alpha_re=ramp(config.loss.alpha_re, config.loss.alpha_re_ramp_epochs),
         re_reduction=config.loss.re_reduction,
+        pcl_classes=config.loss.pcl_classes,
         ema_decay=config.teacher.ema_decay,
+        chunk_pairs=config.teacher.chunk_pairs,
+        mesh=mesh,
     )
 
 
@@ -208,7 +214,7 @@ def create_train_fn(
         train_step,
         network=network,
         tx=tx,
-        method=create_method(config, schedule),
+        method=create_method(config, schedule, mesh),
         image_px=config.augment.image_px,
         min_px=min_px,
         max_px=max_px,
@@ -222,15 +228,21 @@ def create_train_fn(
     )
 
 
-def create_predict_fn(network: Network, mesh: Mesh) -> Callable[[dict, Batch], dict[str, Any]]:
+def create_predict_fn(
+    config: ConfigDict, network: Network, mesh: Mesh
+) -> Callable[[dict, Batch], dict[str, Any]]:
     """Compiles `evaluate.predict_step` for a mesh; every device gets every result.
 
     Args:
-      network: encoder and classifier.
+      config: `eval.scales` and `eval.flip` are read.
+      network: encoder and classifiers.
       mesh: one axis, `data`.
     """
+    predict_fn = functools.partial(
+        predict_step, network=network, scales=config.eval.scales, flip=config.eval.flip
+    )
     return jax.jit(
-        functools.partial(predict_step, network=network),
+        predict_fn,
         in_shardings=(replicated(mesh), split(mesh)),
         out_shardings=replicated(mesh),
     )

@@ -1,39 +1,38 @@
 """The training step: Fig. 3 of the paper as one pure function of state and batch."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.struct
 import jax
 import jax.numpy as jnp
 import optax
+from jax.sharding import Mesh
 
 from oass_jax.image import augment, geometry
-from oass_jax.method import keypoint, loss, puzzle
+from oass_jax.method import keypoint, loss, pairs, puzzle
 from oass_jax.model.network import Network
+from oass_jax.training.state import TrainState, ema_update
 
 Tree = Any
 
 
-@flax.struct.dataclass
-class TrainState:
-    """All that a run is, beside its input.
+class Views(NamedTuple):
+    """A batch as the network sees it: images and boxes after augmentation.
 
     Attributes:
-      step: int32 scalar, steps done.
-      params: `{'encoder': theta, 'head': phi}`, float32.
-      batch_stats: running statistics of the student's BatchNorm.
-      teacher: `{'params', 'batch_stats'}` of the EMA encoder; empty without such a teacher.
-      opt_state: of optax.
-      rng: key of the run; never advanced, each step folds its number in.
+      image: `[B, H, W, 3]` float32, normalised, zero in the padding.
+      label: `[B, C]` int, 1 present, 0 absent, -1 left out.
+      window: `[B, 2, 2]`, where the image lies on the canvas, see `augment.Placement`.
+      boxes: `[B, M, 4]` float32, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
+      box_label: `[B, M]` int, class of each box, -1 for an unused slot.
     """
 
-    step: jax.Array
-    params: Tree
-    batch_stats: Tree
-    teacher: Tree
-    opt_state: optax.OptState
-    rng: jax.Array
+    image: jax.Array
+    label: jax.Array
+    window: jax.Array
+    boxes: jax.Array
+    box_label: jax.Array
 
 
 class Method(NamedTuple):
@@ -42,136 +41,208 @@ class Method(NamedTuple):
     Attributes:
       teacher: 'none' (L_cls alone), 'siamese' (the student itself, with gradient: PuzzleCAM) or
         'ema' (the mean of past encoders: OASS).
-      keypoint_fn: `Scene` -> `[B, 2]` points in cells, from `method.keypoint.KEYPOINTS`.
+      strategy: from `method.keypoint.KEYPOINTS`, with its options.
       margin_cells: least height and width of a patch.
       valid_only: choose keypoints on the image only, never on its padding.
+      resize_patches: see `method.puzzle.cut`.
       alpha_p: step -> weight of L_p-cl.
       alpha_re: step -> weight of L_re.
-      re_reduction: how L_re is averaged, see `method.loss.reconstruction`.
+      re_reduction: how L_re of an image is averaged, see `method.loss.reconstruction`.
+      pcl_classes: channel-wise, the classes that L_p-cl of a pair is about: its 'own', or 'all'.
       ema_decay: largest decay of the EMA.
+      chunk_pairs: channel-wise, the pairs a device computes together.
+      mesh: one axis, `data`, over which the batch is split.
     """
 
     teacher: str
-    keypoint_fn: Callable[[keypoint.Scene], jax.Array]
+    strategy: keypoint.Strategy
     margin_cells: int
     valid_only: bool
+    resize_patches: bool
     alpha_p: Callable[[jax.Array], jax.Array]
     alpha_re: Callable[[jax.Array], jax.Array]
     re_reduction: str
+    pcl_classes: str
     ema_decay: float
-
-
-def create_state(
-    variables: Tree, *, tx: optax.GradientTransformation, rng: jax.Array, teacher: str
-) -> TrainState:
-    """The state before the first step; an EMA teacher starts as the student.
-
-    Args:
-      variables: `{'params', 'batch_stats'}` of the network.
-      tx: the optimiser.
-      rng: key of the run.
-      teacher: as in `Method`.
-    """
-    encoder = {name: variables[name]["encoder"] for name in ("params", "batch_stats")}
-    return TrainState(
-        step=jnp.zeros((), jnp.int32),
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        # A copy: donated buffers must not be shared.
-        teacher=jax.tree.map(jnp.copy, encoder) if teacher == "ema" else {},
-        opt_state=tx.init(variables["params"]),
-        rng=rng,
-    )
+    chunk_pairs: int
+    mesh: Mesh
 
 
 def total_loss(
-    params: Tree,
-    state: TrainState,
-    image: jax.Array,
-    label: jax.Array,
-    window: jax.Array,
-    *,
-    network: Network,
-    method: Method,
+    params: Tree, state: TrainState, views: Views, *, network: Network, method: Method
 ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
-    """L = L_cls + alpha_p * L_p-cl + alpha_re * L_re (Sec. 2.1, Fig. 3).
+    """L = L_cls + alpha_p * L_p-cl + alpha_re * L_re (Sec. 2.1, Fig. 3), and L_csi (Sec. 2.2).
 
     Args:
       params: those of the student, with gradient.
       state: everything else.
-      image: `[B, H, W, 3]` float32, normalised, zero in the padding.
-      label: `[B, C]` int, 1 present, 0 absent, -1 left out.
-      window: `[B, 2, 2]`, where the image lies on the canvas, see `augment.Placement`.
-      network: encoder f and classifier g.
+      views: the augmented batch.
+      network: encoder f and classifiers.
       method: the teacher, keypoint and weights.
 
     Returns:
       The loss, the new running statistics, and the metrics as float32 scalars.
     """
-
-    def encode(images: jax.Array, batch_stats: Tree) -> tuple[jax.Array, Tree]:
-        variables = {"params": params, "batch_stats": batch_stats}
-        features, updated = network.apply(
-            variables, images, train=True, method=Network.encode, mutable=["batch_stats"]
-        )
-        return features, updated["batch_stats"]
-
-    def classify(features: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, features, method=Network.classify)
-
-    features, batch_stats = encode(image, state.batch_stats)
-    cam = classify(features)  # A
-    loss_cls = loss.classification(cam.mean((1, 2)), label)
-    metrics = {"loss": loss_cls, "loss_cls": loss_cls}
+    label = views.label
+    features, batch_stats = _encode(network, params, state.batch_stats, views.image)
+    cam, logits = network.apply({"params": params}, features, method=Network.predict)  # A
+    metrics = {"loss_cls": loss.classification(logits["base"], label)}
+    if "csi" in logits:
+        metrics["loss_csi"] = loss.classification(logits["csi"], label)
+    total = sum(metrics.values())
     if method.teacher == "none":
-        return loss_cls, (batch_stats, metrics)
+        return total, (batch_stats, metrics | {"loss": total})
 
-    num_images, height, width, _ = image.shape
     shape = cam.shape[1:3]
-    stride = height // shape[0]
-    valid = geometry.pixels_inside(window, shape, stride) | (not method.valid_only)
-    scene = keypoint.Scene(jax.lax.stop_gradient(cam), label, valid)
-    cut_yx = keypoint.cut_position(method.keypoint_fn(scene), shape, method.margin_cells)
-    patches = puzzle.cut(image, cut_yx * stride, (height // 2, width // 2))
-    patches = patches.reshape(num_images * 4, height // 2, width // 2, 3)
-
-    if method.teacher == "ema":
-        teacher = {name: {"encoder": tree} for name, tree in state.teacher.items()}
-        patch_features = network.apply(teacher, patches, train=False, method=Network.encode)
-        patch_features = jax.lax.stop_gradient(patch_features)
-    else:
-        patch_features, batch_stats = encode(patches, batch_stats)
-
-    patch_cam = classify(patch_features)  # the student's head also on the teacher's features
-    patch_cam = patch_cam.reshape(num_images, 2, 2, *patch_cam.shape[1:])
-    cam_re = puzzle.tile(patch_cam, cut_yx, shape)  # A_re
-    loss_pcl = loss.classification(cam_re.mean((1, 2)), label)
-    # Only a siamese teacher is taught by L_re; the head would otherwise move the target.
-    target = cam_re if method.teacher == "siamese" else jax.lax.stop_gradient(cam_re)
-    loss_re = loss.reconstruction(cam, target, label, method.re_reduction)
-
+    valid = geometry.pixels_inside(views.window, shape, views.image.shape[1] // shape[0])
+    scene = keypoint.Scene(
+        cam=jax.lax.stop_gradient(cam),
+        label=label,
+        valid=valid | (not method.valid_only),
+        boxes=views.boxes,
+        box_label=views.box_label,
+    )
     alpha_p, alpha_re = method.alpha_p(state.step), method.alpha_re(state.step)
-    total = loss_cls + alpha_p * loss_pcl + alpha_re * loss_re
-    metrics |= {"loss": total, "loss_pcl": loss_pcl, "loss_re": loss_re}
-    metrics |= {"alpha_p": alpha_p, "alpha_re": alpha_re}
-    return total, (batch_stats, metrics)
+    if method.strategy.channel_wise:
+        # The head alone is taught by an EMA teacher, so nothing else needs a gradient there.
+        taught = {"head": params["head"]} if method.teacher == "ema" else params
+        puzzle_loss, values = pairs.sum_over_pairs(
+            functools.partial(_pair_losses, network=network, method=method),
+            (taught, cam),
+            ((state.teacher, batch_stats, alpha_p, alpha_re), (views.image, scene)),
+            label,
+            chunk=method.chunk_pairs,
+            mesh=method.mesh,
+        )
+        puzzle_loss, values = jax.tree.map(lambda x: x / label.shape[0], (puzzle_loss, values))
+    else:
+        cam_re, batch_stats = reconstruct(
+            params, batch_stats, state.teacher, views.image, scene, network=network, method=method
+        )
+        loss_pcl = loss.classification(cam_re.mean((1, 2)), label)
+        target = _target(cam_re, method.teacher)
+        loss_re = loss.reconstruction(cam, target, label, method.re_reduction).mean()
+        puzzle_loss = alpha_p * loss_pcl + alpha_re * loss_re
+        values = {"loss_pcl": loss_pcl, "loss_re": loss_re}
+    total += puzzle_loss
+    return total, (
+        batch_stats,
+        metrics | values | {"loss": total, "alpha_p": alpha_p, "alpha_re": alpha_re},
+    )
 
 
-def ema_update(teacher: Tree, state: TrainState, step: jax.Array, max_decay: float) -> Tree:
-    """Moves the teacher towards the student: decay * teacher + (1 - decay) * student.
+def reconstruct(
+    params: Tree,
+    batch_stats: Tree,
+    teacher: Tree,
+    image: jax.Array,
+    scene: keypoint.Scene,
+    *,
+    network: Network,
+    method: Method,
+    channel: jax.Array | None = None,
+) -> tuple[jax.Array, Tree]:
+    """Keypoint, four patches, teacher, and the maps tiled again: A_re (Sec. 2.1).
 
-    The decay warms up as min(max_decay, (1 + step) / (10 + step)), so that the first, untrained
-    encoders are soon forgotten. Parameters and BatchNorm statistics are averaged alike.
+    Deviation: a siamese teacher of pairs normalises patches by the running statistics. Those of the
+    batch would depend on how pairs are distributed over chunks and devices.
 
     Args:
-      teacher: `{'params', 'batch_stats'}` of the EMA encoder.
-      state: holds the student after the step.
-      step: int scalar, steps done before this one.
-      max_decay: decay after the warm-up.
+      params: those of the student: all, or the head alone where the teacher is an EMA.
+      batch_stats: running statistics of the student.
+      teacher: `{'params', 'batch_stats'}` of the EMA encoder, or empty.
+      image: `[N, H, W, 3]`.
+      scene: what the keypoints are found from, N rows.
+      network: encoder f and classifiers.
+      method: the teacher and keypoint.
+      channel: `[N]` int, the one class of each row whose map is wanted; None for all.
+
+    Returns:
+      `A_re`, `[N, h, w, C]`, or `[N, h, w, 1]`, float32; and the new running statistics.
     """
-    decay = jnp.minimum(max_decay, (1.0 + step) / (10.0 + step))
-    student = {"params": state.params["encoder"], "batch_stats": state.batch_stats["encoder"]}
-    return optax.incremental_update(student, teacher, 1.0 - decay)
+    shape = scene.cam.shape[1:3]
+    point = method.strategy.keypoint_fn(scene)
+    cut_yx = keypoint.cut_position(point, shape, method.margin_cells)
+    stride = image.shape[1] // shape[0]
+    patches = puzzle.cut(image, cut_yx * stride, resize=method.resize_patches)
+    if method.teacher == "ema":
+        variables = {name: {"encoder": tree} for name, tree in teacher.items()}
+        features = network.apply(variables, patches, train=False, method=Network.encode)
+        features = jax.lax.stop_gradient(features)
+    elif method.strategy.channel_wise:
+        variables = {"params": params, "batch_stats": jax.lax.stop_gradient(batch_stats)}
+        features = network.apply(variables, patches, train=False, method=Network.encode)
+    else:
+        features, batch_stats = _encode(network, params, batch_stats, patches)
+    # The student's head also on the teacher's features.
+    maps = network.apply({"params": params}, features, method=Network.classify)
+    if channel is not None:
+        maps = _own(maps, jnp.repeat(channel, 4))
+    return puzzle.tile(maps, cut_yx, shape), batch_stats
+
+
+def _pair_losses(
+    inputs: tuple[Tree, jax.Array],
+    constants: tuple[Tree, Tree],
+    pair: pairs.Pairs,
+    *,
+    network: Network,
+    method: Method,
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Weighted L_p-cl^c and L_re^c of P (image, class) pairs, summed, and their weighted sum."""
+    (params, cam), (shared, (image, scene)) = inputs, constants
+    teacher, batch_stats, alpha_p, alpha_re = shared
+    is_own = scene.box_label == pair.channel[:, None]
+    alone = scene._replace(
+        cam=_own(scene.cam, pair.channel),
+        label=jnp.ones_like(scene.label[:, :1]),
+        box_label=jnp.where(is_own, 0, -1),
+    )
+    own = method.pcl_classes == "own"
+    cam_re, _ = reconstruct(
+        params,
+        batch_stats,
+        teacher,
+        image,
+        alone,
+        network=network,
+        method=method,
+        channel=pair.channel if own else None,
+    )
+    label = alone.label if own else scene.label
+    entropy = loss.cross_entropy(cam_re.mean((1, 2)), label)
+    loss_pcl = entropy.sum(axis=-1) / jnp.maximum((label >= 0).sum(axis=-1), 1)
+    target = _target(cam_re if own else _own(cam_re, pair.channel), method.teacher)
+    loss_re = loss.reconstruction(_own(cam, pair.channel), target, alone.label, "mean")
+    values = {
+        "loss_pcl": (pair.weight * loss_pcl).sum(),
+        "loss_re": (pair.weight * loss_re).sum(),
+    }
+    return alpha_p * values["loss_pcl"] + alpha_re * values["loss_re"], values
+
+
+def _encode(
+    network: Network, params: Tree, batch_stats: Tree, images: jax.Array
+) -> tuple[jax.Array, Tree]:
+    """The student's features, with the statistics of the batch, and its new running statistics."""
+    features, updated = network.apply(
+        {"params": params, "batch_stats": batch_stats},
+        images,
+        train=True,
+        method=Network.encode,
+        mutable=["batch_stats"],
+    )
+    return features, updated["batch_stats"]
+
+
+def _own(maps: jax.Array, channel: jax.Array) -> jax.Array:
+    """The map of one class for each row: `[N, h, w, C]` and `[N]` -> `[N, h, w, 1]`."""
+    return jnp.take_along_axis(maps, channel[:, None, None, None], axis=-1)
+
+
+def _target(cam_re: jax.Array, teacher: str) -> jax.Array:
+    # Only a siamese teacher is taught by L_re; the head would otherwise move the target.
+    return cam_re if teacher == "siamese" else jax.lax.stop_gradient(cam_re)
 
 
 def train_step(
@@ -193,8 +264,8 @@ def train_step(
 
     Args:
       state: donated by the caller.
-      batch: `image` `[B, h, w, 3]` uint8, `size` `[B, 2]` and `label` `[B, C]`, as `data.pipeline`
-        makes them.
+      batch: `image` `[B, h, w, 3]` uint8, `size` `[B, 2]`, `label` `[B, C]`, `boxes` and
+        `box_label`, as `data.pipeline` makes them.
       network: encoder f and classifier g.
       tx: the optimiser.
       method: supervised, PuzzleCAM or OASS.
@@ -217,10 +288,12 @@ def train_step(
         flip_probability=flip_probability,
     )
     image = augment.place_images(batch["image"], placement, image_px)
+    boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
+    views = Views(image, batch["label"], placement.window, boxes, box_label)
 
     loss_fn = jax.value_and_grad(total_loss, has_aux=True)
     (_, (batch_stats, metrics)), grads = loss_fn(
-        state.params, state, image, batch["label"], placement.window, network=network, method=method
+        state.params, state, views, network=network, method=method
     )
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics["grad_norm"] = optax.tree.norm(grads)

@@ -14,7 +14,7 @@ from configs import puzzlecam, supervised
 from oass_jax.image import augment
 from oass_jax.method import keypoint
 from oass_jax.model.network import Network
-from oass_jax.training import parts, step
+from oass_jax.training import parts, state, step
 
 NUM_CLASSES, NUM_IMAGES, PX = 5, 8, 64
 
@@ -54,6 +54,8 @@ def batch(seed=0):
         "image": rng.integers(0, 256, (NUM_IMAGES, 80, 80, 3), np.uint8),
         "size": np.stack([rng.integers(30, 81, NUM_IMAGES), np.full(NUM_IMAGES, 80)], -1),
         "label": (rng.random((NUM_IMAGES, NUM_CLASSES)) < 0.3).astype(np.int8),
+        "boxes": np.sort(rng.random((NUM_IMAGES, 3, 2, 2)), axis=2).reshape(NUM_IMAGES, 3, 4),
+        "box_label": rng.integers(-1, NUM_CLASSES, (NUM_IMAGES, 3)),
     }
 
 
@@ -63,13 +65,15 @@ class Run:
     def __init__(self, config, num_devices=1):
         self.mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
         schedule = parts.create_schedule(config, 10 * NUM_IMAGES)
-        self.network = Network(OneBlock(jnp.dtype(config.model.dtype)), NUM_CLASSES)
-        self.method = parts.create_method(config, schedule)
+        self.network = Network(
+            OneBlock(jnp.dtype(config.model.dtype)), NUM_CLASSES, csi=config.model.csi
+        )
+        self.method = parts.create_method(config, schedule, self.mesh)
         tx, _ = parts.create_optimizer(config, schedule)
         variables = parts.init_variables(self.network, 0)
         rng = jax.random.PRNGKey(1)
-        state = step.create_state(variables, tx=tx, rng=rng, teacher=config.teacher.mode)
-        self.state = jax.device_put(state, parts.replicated(self.mesh))
+        first = state.create_state(variables, tx=tx, rng=rng, teacher=config.teacher.mode)
+        self.state = jax.device_put(first, parts.replicated(self.mesh))
         self.loss_fn = jax.jit(self.loss)
         self.train_fn = parts.create_train_fn(config, self.network, tx, schedule, self.mesh)
 
@@ -88,14 +92,9 @@ class Run:
         if image is None:
             image = augment.keep_images(data["image"][:, :PX, :PX], np.minimum(data["size"], PX))
         window = jnp.broadcast_to(jnp.array([0, PX]), (NUM_IMAGES, 2, 2))
+        views = step.Views(image, data["label"], window, data["boxes"], data["box_label"])
         total, (stats, metrics) = step.total_loss(
-            params,
-            state,
-            image,
-            jnp.array(data["label"]),
-            window,
-            network=self.network,
-            method=self.method,
+            params, state, views, network=self.network, method=self.method
         )
         return total, stats, metrics
 
@@ -137,7 +136,7 @@ def test_ema_pcl_teaches_the_head_and_leaves_the_encoder(oass):
 def test_tiled_map_is_a_constant_target_with_an_ema_teacher(page, is_constant, monkeypatch):
     run = Run(tiny(page))
     # Whatever L_re does with A_re, no gradient may come back through it.
-    monkeypatch.setattr(step.loss, "reconstruction", lambda cam, cam_re, *_: cam_re.sum())
+    monkeypatch.setattr(step.loss, "reconstruction", lambda cam, cam_re, *_: cam_re.sum((1, 2, 3)))
 
     def loss_re(params):
         return run.loss(params, run.state)[2]["loss_re"]
@@ -175,7 +174,7 @@ def test_supervised_pays_nothing_for_a_teacher():
 
 def test_ema_update_by_hand():
     params = {"encoder": {"w": jnp.array(2.0)}, "head": {}}
-    state = step.TrainState(
+    train_state = state.TrainState(
         step=jnp.array(1),
         params=params,
         batch_stats={"encoder": {"m": jnp.array(4.0)}},
@@ -184,10 +183,10 @@ def test_ema_update_by_hand():
         rng=jax.random.PRNGKey(0),
     )
     teacher = {"params": {"w": jnp.array(1.0)}, "batch_stats": {"m": jnp.array(0.0)}}
-    first = step.ema_update(teacher, state, jnp.array(0), 0.999)  # decay 1 / 10
+    first = state.ema_update(teacher, train_state, jnp.array(0), 0.999)  # decay 1 / 10
     assert_allclose(first["params"]["w"], 0.1 * 1 + 0.9 * 2, rtol=1e-6)
     assert_allclose(first["batch_stats"]["m"], 0.9 * 4, rtol=1e-6)
-    late = step.ema_update(teacher, state, jnp.array(10**6), 0.999)
+    late = state.ema_update(teacher, train_state, jnp.array(10**6), 0.999)
     assert_allclose(late["params"]["w"], 0.999 * 1 + 0.001 * 2, rtol=1e-6)
 
 
@@ -235,7 +234,8 @@ def test_keypoints_in_all_four_corners_are_finite(corner, oass, monkeypatch):
         asked.append(corner)
         return jnp.broadcast_to(jnp.array(corner, jnp.float32), (NUM_IMAGES, 2))
 
-    monkeypatch.setattr(oass, "method", oass.method._replace(keypoint_fn=keypoint_fn))
+    strategy = keypoint.Strategy(keypoint_fn, channel_wise=False)
+    monkeypatch.setattr(oass, "method", oass.method._replace(strategy=strategy))
     # A function of its own: a compiled step is found again by its function, not by its keypoint.
     grad_fn = jax.jit(jax.value_and_grad(lambda params: oass.loss(params, oass.state)[0]))
     with jax.debug_nans(True):
