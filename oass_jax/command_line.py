@@ -165,6 +165,9 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
             known = [str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_"]
             if path not in known and not (path.endswith(".py") and Path(path).is_file()):
                 return f"{path} is not a config: {nearest(path, known)}"
+            if path == "configs/demo.py" and parameter and f"configs/{parameter}.py" not in known:
+                pages = [Path(p).stem for p in known]
+                return f"{word}: {parameter} is not a config: {nearest(parameter, pages)}"
             if path.endswith("from_json.py") and not Path(parameter).is_file():
                 return f"{word}: there is no file {parameter!r}; write {path}:WORKDIR/config.json"
         elif name.startswith(PREFIX):

@@ -43,6 +43,19 @@ def test_reconstruction_by_hand(reduction, expected):
     assert_allclose(value, expected)
 
 
+def test_cross_entropy_is_what_classification_averages():
+    logits, label = jnp.array([[0.0, 2.0, -1.0, 9.0]]), jnp.array([[1, 1, 0, -1]])
+    each = loss.cross_entropy(logits, label)
+    assert_allclose(each, [[np.log(2), 0.126928, 0.313262, 0]], rtol=1e-5)
+    assert_allclose(each.sum() / 3, loss.classification(logits, label), rtol=1e-6)
+
+
+def test_reconstruction_is_of_each_row():
+    cam = jnp.array([1.0, 3.0])[:, None, None, None] * jnp.ones((2, 2, 2, 1))
+    value = loss.reconstruction(cam, 0 * cam, jnp.ones((2, 1)), "mean")
+    assert_allclose(value, [1.0, 3.0])
+
+
 def test_reconstruction_does_not_count_ignored_classes():
     cam = jnp.ones((1, 2, 2, 2))
     assert loss.reconstruction(cam, 0 * cam, jnp.array([[0, -1]]), "masked") == 0

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -18,10 +19,10 @@ def legal_cuts(height, width, margin):
 
 def test_cut_equals_slicing_and_resizing_for_every_legal_keypoint():
     images = np.random.default_rng(0).random((1, 48, 64, 3)).astype(np.float32)
-    cut = jax.jit(puzzle.cut, static_argnums=2)
+    cut = jax.jit(functools.partial(puzzle.cut, resize=True))
     for y, x in legal_cuts(6, 8, 1):
         y, x = y * STRIDE, x * STRIDE
-        patches = cut(images, jnp.array([[y, x]]), (24, 32))
+        patches = cut(images, jnp.array([[y, x]])).reshape(1, 2, 2, 24, 32, 3)
         for row, column in itertools.product(range(2), range(2)):
             piece = images[:, slice(0, y) if row == 0 else slice(y, None)]
             piece = piece[:, :, slice(0, x) if column == 0 else slice(x, None)]
@@ -32,15 +33,15 @@ def test_cut_equals_slicing_and_resizing_for_every_legal_keypoint():
 
 def test_center_cut_is_the_even_split_untouched():
     images = np.random.default_rng(1).random((2, 32, 48, 3)).astype(np.float32)
-    patches = puzzle.cut(images, jnp.array([[16, 24]] * 2), (16, 24))
+    patches = puzzle.cut(images, jnp.array([[16, 24]] * 2), resize=True)
     even = images.reshape(2, 2, 16, 2, 24, 3).transpose(0, 1, 3, 2, 4, 5)
-    assert_allclose(patches, even, atol=1e-6)
+    assert_allclose(patches, even.reshape(8, 16, 24, 3), atol=1e-6)
 
 
 def test_cut_then_tile_with_an_identity_encoder_restores_the_even_split():
     maps = np.random.default_rng(2).random((2, 6, 8, 5)).astype(np.float32)
     cut = jnp.array([[3, 4]] * 2)
-    assert_allclose(puzzle.tile(puzzle.cut(maps, cut, (3, 4)), cut, (6, 8)), maps, atol=1e-6)
+    assert_allclose(puzzle.tile(puzzle.cut(maps, cut, resize=True), cut, (6, 8)), maps, atol=1e-6)
 
 
 def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
@@ -49,23 +50,42 @@ def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
         maps = np.zeros((1, 6, 8, 1), np.float32)
         maps[:, :y, :x], maps[:, :y, x:], maps[:, y:, :x], maps[:, y:, x:] = 1, 2, 3, 4
         cut = jnp.array([[y, x]])
-        assert_allclose(puzzle.tile(puzzle.cut(maps, cut, (3, 4)), cut, (6, 8)), maps, atol=1e-5)
+        assert_allclose(
+            puzzle.tile(puzzle.cut(maps, cut, resize=True), cut, (6, 8)), maps, atol=1e-5
+        )
 
 
 def test_tile_resizes_each_map_into_its_place():
-    maps = np.random.default_rng(3).random((1, 2, 2, 4, 4, 3)).astype(np.float32)
+    maps = np.random.default_rng(3).random((4, 4, 4, 3)).astype(np.float32)
     tiled = puzzle.tile(maps, jnp.array([[2, 5]]), (8, 8))
     rows, columns = (slice(0, 2), slice(2, 8)), (slice(0, 5), slice(5, 8))
     for i, j in itertools.product(range(2), range(2)):
         place = np.zeros((8, 8))[rows[i], columns[j]].shape
-        expected = jax.image.resize(maps[:, i, j], (1, *place, 3), "linear")
+        expected = jax.image.resize(maps[2 * i + j], (*place, 3), "linear")[None]
         assert_allclose(tiled[:, rows[i], columns[j]], expected, atol=1e-5)
 
 
 def test_gradients_are_finite_at_every_border():
-    maps = jnp.ones((1, 2, 2, 4, 4, 3))
+    maps = jnp.ones((4, 4, 4, 3))
     for cut_yx in [(1, 1), (1, 7), (7, 1), (7, 7)]:
         with jax.debug_nans(True):
             grad = jax.grad(lambda m, c=cut_yx: puzzle.tile(m, jnp.array([c]), (8, 8)).sum())(maps)
         # Every cell takes weight 1 in all, over 3 channels.
         assert_allclose(grad.sum(), 64 * 3, rtol=1e-5)
+
+
+def test_patches_that_are_not_resized_stay_where_they_are():
+    images = np.random.default_rng(4).random((2, 48, 64, 3)).astype(np.float32)
+    cut = jnp.array([[8, 40], [32, 8]])
+    patches = puzzle.cut(images, cut, resize=False).reshape(2, 2, 2, 48, 64, 3)
+    assert_allclose(patches.sum((1, 2)), images, atol=1e-6)
+    assert_allclose(patches[0, 0, 1, :8, 40:], images[0, :8, 40:], atol=1e-6)
+    assert (patches[0, 0, 1, 8:] == 0).all()
+    assert (patches[0, 0, 1, :, :40] == 0).all()
+
+
+def test_cut_then_tile_without_resizing_restores_everything_for_every_legal_keypoint():
+    maps = np.random.default_rng(5).random((1, 6, 8, 2)).astype(np.float32)
+    for cut in legal_cuts(6, 8, 1):
+        patches = puzzle.cut(maps, jnp.array([cut]), resize=False)
+        assert_allclose(puzzle.tile(patches, jnp.array([cut]), (6, 8)), maps, atol=1e-6)

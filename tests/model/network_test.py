@@ -38,7 +38,7 @@ def test_logits_are_the_mean_of_the_class_maps(variables):
     output, _ = apply(variables, train=False)
     assert output["features"].shape == (2, 4, 3, 128)
     assert output["cam"].shape == (2, 4, 3, 5)
-    np.testing.assert_allclose(output["logits"], np.mean(output["cam"], (1, 2)), atol=1e-6)
+    np.testing.assert_allclose(output["logits"]["base"], np.mean(output["cam"], (1, 2)), atol=1e-6)
 
 
 def test_parts_apply_to_their_own_variables_only(variables):
@@ -71,7 +71,7 @@ def test_training_moves_the_statistics_and_evaluation_does_not(variables):
 def test_head_is_float32_over_bfloat16_features(variables):
     output, _ = apply(variables, train=False, dtype=jnp.bfloat16)
     assert output["features"].dtype == jnp.bfloat16
-    assert output["cam"].dtype == output["logits"].dtype == jnp.float32
+    assert output["cam"].dtype == output["logits"]["base"].dtype == jnp.float32
     expected = np.float64(output["features"]) @ np.float64(variables["params"]["head"]["kernel"])
     np.testing.assert_allclose(output["cam"], expected, atol=1e-5)
 

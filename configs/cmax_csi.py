@@ -1,0 +1,16 @@
+"""OASS, `cMax`, with CSI. Table 3: 92.08 mAP on VOC2012 val with ResNet-50.
+
+    python -m oass_jax.main --config=configs/cmax_csi.py --workdir=runs/cmax_csi
+
+As `cmax.py`, and class-specific instances are classified along; their logits are the prediction.
+"""
+
+from configs import cmax
+
+
+def get_config():
+    """Returns the configuration of OASS `cmax` with CSI."""
+    config = cmax.get_config()
+    config.model.csi = True
+    config.eval.logits = "csi"
+    return config

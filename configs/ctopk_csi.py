@@ -1,0 +1,16 @@
+"""OASS, `cTopk`, with CSI. Table 3: 92.05 mAP on VOC2012 val with ResNet-50.
+
+    python -m oass_jax.main --config=configs/ctopk_csi.py --workdir=runs/ctopk_csi
+
+As `ctopk.py`, and class-specific instances are classified along; their logits are the prediction.
+"""
+
+from configs import ctopk
+
+
+def get_config():
+    """Returns the configuration of OASS `ctopk` with CSI."""
+    config = ctopk.get_config()
+    config.model.csi = True
+    config.eval.logits = "csi"
+    return config

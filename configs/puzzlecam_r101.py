@@ -1,0 +1,16 @@
+"""PuzzleCAM with ResNet-101. Table 1: 92.60 mAP on VOC2012 val.
+
+    python -m oass_jax.main --config=configs/puzzlecam_r101.py --workdir=runs/puzzlecam_r101
+
+As `puzzlecam.py`, with the deeper encoder.
+"""
+
+from configs import puzzlecam
+
+
+def get_config():
+    """Returns the configuration of PuzzleCAM with ResNet-101."""
+    config = puzzlecam.get_config()
+    config.model.encoder = "resnet101"
+    config.model.pretrained = "timm/resnet101.tv_in1k"
+    return config
