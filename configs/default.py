@@ -21,7 +21,7 @@ CHOICES = {
     "eval.difficult": ("positive", "ignore", "negative"),
     "eval.weights": ("student", "ema"),
     "eval.checkpoint": ("last", "best"),
-    "eval.logits": ("base", "csi", "mean"),
+    "eval.logits": ("base", "csi", "graph", "regions", "mean", "max"),
 }
 
 # The least value of a number; 0 where a field is not named.
@@ -84,6 +84,7 @@ def get_config() -> ml_collections.ConfigDict:
     model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
 
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
+    model.graph = False  # classify by SSGRL's graph over the classes
 
     keypoint = config.keypoint = ml_collections.ConfigDict()
     # center (PuzzleCAM), max (Eq. 1); a keypoint for each label: cmax, ctopk, ctopk_w, gt_bbox
@@ -105,6 +106,10 @@ def get_config() -> ml_collections.ConfigDict:
         True  # to half the image's sides; else as they are, at 4 times the cost
     )
     teacher.chunk_pairs = 8  # (image, class) pairs a device computes together; memory, not results
+
+    regions = config.regions = ml_collections.ConfigDict()
+    regions.count = 0  # of MCAR's second stream; 0 for none
+    regions.threshold = 0.5  # a region ends where the attention has fallen to this share
 
     loss = config.loss = ml_collections.ConfigDict()
     loss.alpha_p = 1 / 15  # weight of L_p-cl
@@ -129,7 +134,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
     evaluation.every_epochs = 5.0  # and once at the end
     evaluation.weights = "student"  # (*) or ema, for the files that are written
-    evaluation.logits = "base"  # base (mean of the class maps), csi, or the mean of both
+    evaluation.logits = (
+        "base"  # base (mean of the class maps), csi, graph, regions; mean, max of all
+    )
     evaluation.scales = (1.0,)  # sizes of an image whose logits are averaged
     evaluation.flip = False  # average with the mirrored image, too
     evaluation.checkpoint = "last"  # last or best, for --mode=eval

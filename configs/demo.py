@@ -34,8 +34,11 @@ def get_config(page="max"):
     config.model.pretrained = ""
     config.keypoint.margin_cells = 1
     if config.teacher.mode == "ema":
-        config.loss.alpha_p_ramp_epochs = 10.0
-        config.loss.alpha_re_ramp_epochs = 10.0
+        config.loss.alpha_p_ramp_epochs = config.get_ref("num_epochs") / 1.2
+        config.loss.alpha_re_ramp_epochs = config.get_ref("num_epochs") / 1.2
+    if config.teacher.mode == "siamese":
+        # From random weights, losses as strong as PuzzleCAM's must wait until there are maps.
+        config.loss.start_epochs = config.get_ref("num_epochs") / 2
     config.optimizer.encoder_learning_rate = 3e-3
     config.optimizer.head_learning_rate = 3e-3
     config.eval.image_px = 96

@@ -106,11 +106,15 @@ def _check_together(config: ConfigDict) -> None:
         raise UserError(
             f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no middle: odd"
         )
-    if config.eval.logits != "base" and not config.model.csi:
-        raise UserError(f"{PREFIX}eval.logits={config.eval.logits} needs {PREFIX}model.csi=True")
+    kinds = {"csi": config.model.csi, "graph": config.model.graph, "regions": config.regions.count}
+    there = ["base", *(kind for kind, used in kinds.items() if used)]
+    if config.eval.logits in kinds and config.eval.logits not in there:
+        raise UserError(
+            f"{PREFIX}eval.logits={config.eval.logits}: this config has {' and '.join(there)} only"
+        )
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
-    for name in ("teacher.ema_decay", "augment.flip_probability"):
+    for name in ("teacher.ema_decay", "augment.flip_probability", "regions.threshold"):
         if (value := flatten(config)[name]) > 1:
             raise UserError(f"{PREFIX}{name}={value} is above 1")
     if config.data.cache and config.data.num_workers:

@@ -39,6 +39,16 @@ class Split:
         """The file name of a record."""
         return self.source[int(index)]["image/filename"].decode()
 
+    def labels(self) -> np.ndarray:
+        """The classes of every record, difficult objects too: int8 `[N, C]`, 1 or 0.
+
+        Reads every record, but decodes no image.
+        """
+        label = np.zeros([len(self), len(self.class_names)], np.int8)
+        for row, record in zip(label, self.source, strict=True):
+            row[record["labels"]] = 1
+        return label
+
 
 class ExampleReader:
     """Record number -> example with its image decoded but not yet padded to the canvas.

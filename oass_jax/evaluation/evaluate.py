@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from oass_jax.image import augment
+from oass_jax.method import region
 from oass_jax.model.network import Network
 
 Tree = Any
@@ -16,8 +17,8 @@ class Predictions(NamedTuple):
     """What the network says of a split, and what is so; one row an image, in the split's order.
 
     Attributes:
-      scores: name of the weights ('student', 'ema') -> kind ('base', 'csi') -> `[N, C]` float32
-        logits.
+      scores: name of the weights ('student', 'ema') -> kind ('base', 'csi', 'graph', 'regions') ->
+        `[N, C]` float32 logits.
       label: `[N, C]` int8, 1 present, 0 absent, -1 ignored.
       index: `[N]` int, record of the split.
     """
@@ -32,6 +33,7 @@ def predict_step(
     batch: dict[str, jax.Array],
     *,
     network: Network,
+    regions: region.Regions | None,
     scales: Sequence[float],
     flip: bool,
 ) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def predict_step(
       weights: name -> `{'params', 'batch_stats'}` of the network.
       batch: as `data.pipeline` makes it: `image` `[B, H, W, 3]` uint8, `size`, and the rest.
       network: encoder f and classifiers.
+      regions: of MCAR's second stream, which adds logits of the kind 'regions'; None for none.
       scales: sizes of an image, relative to the stored one, whose logits are averaged.
       flip: average with the logits of the mirrored images, too.
 
@@ -54,9 +57,20 @@ def predict_step(
     ]
     scores = {}
     for name, variables in weights.items():
-        logits = [network.apply(variables, view, train=False)["logits"] for view in views]
+        logits = [_logits(variables, view, network, regions) for view in views]
         scores[name] = jax.tree.map(lambda *each: sum(each) / len(each), *logits)
     return {"scores": scores} | {name: batch[name] for name in ("label", "mask", "index")}
+
+
+def _logits(
+    variables: Tree, image: jax.Array, network: Network, regions: region.Regions | None
+) -> dict[str, jax.Array]:
+    output = network.apply(variables, image, train=False)
+    if regions is None:
+        return output["logits"]
+    crops = region.crop(image, output["cam"], output["logits"]["base"], regions)
+    local = network.apply(variables, crops, train=False)["logits"]["base"]
+    return output["logits"] | {"regions": region.strongest(local, image.shape[0])}
 
 
 def choose(scores: dict[str, np.ndarray], kind: str) -> np.ndarray:
@@ -64,9 +78,10 @@ def choose(scores: dict[str, np.ndarray], kind: str) -> np.ndarray:
 
     Args:
       scores: kind -> `[N, C]` logits.
-      kind: one of them, or 'mean' of them all.
+      kind: one of them, or 'mean' or 'max' of them all.
     """
-    return np.mean(list(scores.values()), axis=0) if kind == "mean" else scores[kind]
+    combine = {"mean": np.mean, "max": np.max}.get(kind)
+    return combine(list(scores.values()), axis=0) if combine else scores[kind]
 
 
 def predict(

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from oass_jax.method import csi
+from oass_jax.model.graph import GraphHead
 
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
@@ -40,18 +41,21 @@ class Network(nn.Module):
 
     The training step needs them apart: the teacher is an encoder alone, and the student's head
     reads the teacher's features. Variables are
-    `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`, and with `csi` also
-    `params['instance_head']`.
+    `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`, and where they are used also
+    `params['instance_head']` and `params['graph_head']`.
 
     Attributes:
       encoder: f. Called as `encoder(images, train=...)`, gives features [B, h, w, D].
       num_classes: C.
       csi: Whether class-specific instances are classified, too.
+      graph: Whether SSGRL's graph classifies in place of the class maps, which then read the
+        features without teaching them.
     """
 
     encoder: nn.Module
     num_classes: int
     csi: bool = False
+    graph: bool = False
 
     def setup(self) -> None:
         """Builds g; linen adopts f under its attribute's name."""
@@ -66,6 +70,8 @@ class Network(nn.Module):
         )
         if self.csi:
             self.instance_head = InstanceHead(self.num_classes)
+        if self.graph:
+            self.graph_head = GraphHead(self.num_classes)
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f: normalised images [B, H, W, 3] -> features [B, h, w, D] in the encoder's dtype."""
@@ -83,10 +89,13 @@ class Network(nn.Module):
 
         Returns:
           The class maps before any ReLU, float32 [B, h, w, C]; and by name float32 logits [B, C]:
-          `base`, the spatial mean of the maps, and with `csi` those of the instances.
+          `base`, the spatial mean of the maps, and with `csi` or `graph` those of the instances
+          or the graph.
         """
-        cam = self.classify(features)
+        cam = self.classify(jax.lax.stop_gradient(features) if self.graph else features)
         logits = {"base": cam.mean(axis=(1, 2))}
+        if self.graph:
+            logits["graph"] = self.graph_head(features)
         if self.csi:
             logits["csi"] = self.instance_head(features, cam)
         return cam, logits

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
-from oass_jax.model import pretrained
+from oass_jax.model import graph, pretrained
 from oass_jax.model.network import Network
 from oass_jax.training import parts, workdir
 from oass_jax.training.checkpoint import Checkpoints
@@ -45,7 +45,7 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
     tx, rates = parts.create_optimizer(config, schedule)
     fingerprint = _fingerprint(config, split)
     checkpoints = Checkpoints(folder / "checkpoints", keep_last=config.checkpoint.keep_last)
-    state, notes = _restore_or_start(config, network, tx, mesh, checkpoints, fingerprint)
+    state, notes = _restore_or_start(config, network, split, tx, mesh, checkpoints, fingerprint)
     start = int(state.step)
     notes += workdir.write_start(
         folder, step=start, config=config.to_dict(), class_names=split.class_names
@@ -156,6 +156,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
 def _restore_or_start(
     config: ConfigDict,
     network: Network,
+    split: pipeline.Split,
     tx: optax.GradientTransformation,
     mesh: Mesh,
     checkpoints: Checkpoints,
@@ -169,6 +170,8 @@ def _restore_or_start(
         return state, [f"resumed from the checkpoint of step {step}"]
     notes = []
     variables = parts.init_variables(network, config.seed)
+    if config.model.graph:
+        variables = graph.with_cooccurrence(variables, split.labels())
     if config.model.pretrained:
         variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
         notes.append(report.summary())

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.evaluation.evaluate import predict_step
-from oass_jax.method import keypoint, loss
+from oass_jax.method import keypoint, loss, region
 from oass_jax.model import resnet
 from oass_jax.model.network import Network
 from oass_jax.training import optimizer
@@ -128,7 +128,7 @@ def create_network(config: ConfigDict, num_classes: int) -> Network:
       num_classes: C.
     """
     encoder = resnet.ENCODERS[config.model.encoder](dtype=jnp.dtype(config.model.dtype))
-    return Network(encoder, num_classes, csi=config.model.csi)
+    return Network(encoder, num_classes, csi=config.model.csi, graph=config.model.graph)
 
 
 def create_optimizer(
@@ -160,11 +160,21 @@ def create_optimizer(
     return tx, {"learning_rate": encoder_rate, "learning_rate_head": head_rate}
 
 
+def create_regions(config: ConfigDict) -> region.Regions | None:
+    """Builds the settings of MCAR's second stream, None where it is off.
+
+    Args:
+      config: `regions` is read.
+    """
+    count = config.regions.count
+    return region.Regions(count, config.regions.threshold) if count else None
+
+
 def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
     """Builds what makes the run supervised, PuzzleCAM or OASS.
 
     Args:
-      config: `keypoint`, `teacher` and `loss` are read.
+      config: `keypoint`, `teacher`, `regions` and `loss` are read.
       schedule: the run in steps.
       mesh: one axis, `data`.
     """
@@ -189,6 +199,7 @@ def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
         pcl_classes=config.loss.pcl_classes,
         ema_decay=config.teacher.ema_decay,
         chunk_pairs=config.teacher.chunk_pairs,
+        regions=create_regions(config),
         mesh=mesh,
     )
 
@@ -234,12 +245,16 @@ def create_predict_fn(
     """Compiles `evaluate.predict_step` for a mesh; every device gets every result.
 
     Args:
-      config: `eval.scales` and `eval.flip` are read.
+      config: `eval.scales`, `eval.flip` and `regions` are read.
       network: encoder and classifiers.
       mesh: one axis, `data`.
     """
     predict_fn = functools.partial(
-        predict_step, network=network, scales=config.eval.scales, flip=config.eval.flip
+        predict_step,
+        network=network,
+        regions=create_regions(config),
+        scales=config.eval.scales,
+        flip=config.eval.flip,
     )
     return jax.jit(
         predict_fn,

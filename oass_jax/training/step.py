@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 
 from oass_jax.image import augment, geometry
-from oass_jax.method import keypoint, loss, pairs, puzzle
+from oass_jax.method import keypoint, loss, pairs, puzzle, region
 from oass_jax.model.network import Network
 from oass_jax.training.state import TrainState, ema_update
 
@@ -51,6 +51,7 @@ class Method(NamedTuple):
       pcl_classes: channel-wise, the classes that L_p-cl of a pair is about: its 'own', or 'all'.
       ema_decay: largest decay of the EMA.
       chunk_pairs: channel-wise, the pairs a device computes together.
+      regions: of MCAR's second stream; None for none.
       mesh: one axis, `data`, over which the batch is split.
     """
 
@@ -65,13 +66,16 @@ class Method(NamedTuple):
     pcl_classes: str
     ema_decay: float
     chunk_pairs: int
+    regions: region.Regions | None
     mesh: Mesh
 
 
 def total_loss(
     params: Tree, state: TrainState, views: Views, *, network: Network, method: Method
 ) -> tuple[jax.Array, tuple[Tree, dict[str, jax.Array]]]:
-    """L = L_cls + alpha_p * L_p-cl + alpha_re * L_re (Sec. 2.1, Fig. 3), and L_csi (Sec. 2.2).
+    """L = L_cls + alpha_p * L_p-cl + alpha_re * L_re (Sec. 2.1, Fig. 3).
+
+    Whatever else classifies has a loss like L_cls: CSI (Sec. 2.2), MCAR's regions, SSGRL's graph.
 
     Args:
       params: those of the student, with gradient.
@@ -86,9 +90,16 @@ def total_loss(
     label = views.label
     features, batch_stats = _encode(network, params, state.batch_stats, views.image)
     cam, logits = network.apply({"params": params}, features, method=Network.predict)  # A
-    metrics = {"loss_cls": loss.classification(logits["base"], label)}
-    if "csi" in logits:
-        metrics["loss_csi"] = loss.classification(logits["csi"], label)
+    if method.regions is not None:
+        crops = region.crop(views.image, cam, logits["base"], method.regions)
+        features, batch_stats = _encode(network, params, batch_stats, crops)
+        _, local = network.apply({"params": params}, features, method=Network.predict)
+        logits["regions"] = region.strongest(local["base"], label.shape[0])
+    names = {"base": "loss_cls"}
+    metrics = {
+        names.get(kind, f"loss_{kind}"): loss.classification(values, label)
+        for kind, values in logits.items()
+    }
     total = sum(metrics.values())
     if method.teacher == "none":
         return total, (batch_stats, metrics | {"loss": total})

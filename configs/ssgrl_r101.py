@@ -1,0 +1,16 @@
+"""SSGRL with ResNet-101. Table 1: 91.9 mAP on VOC2012 val.
+
+    python -m oass_jax.main --config=configs/ssgrl_r101.py --workdir=runs/ssgrl_r101
+
+As `ssgrl.py`, with the deeper encoder.
+"""
+
+from configs import ssgrl
+
+
+def get_config():
+    """Returns the configuration of SSGRL with ResNet-101."""
+    config = ssgrl.get_config()
+    config.model.encoder = "resnet101"
+    config.model.pretrained = "timm/resnet101.tv_in1k"
+    return config

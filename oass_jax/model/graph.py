@@ -1,0 +1,107 @@
+"""SSGRL's classifier: a feature of each class, and a gated graph network over the classes.
+
+Chen et al., Learning Semantic-Specific Graph Representation for Multi-Label Image Recognition,
+ICCV 2019: semantic decoupling (Sec. 3.2) and semantic interaction (Sec. 3.3).
+"""
+
+import functools
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+TIME_STEPS = 3
+ATTENTION_FEATURES = 1024
+VECTOR_SIZE = 300
+
+# What torch starts linear layers from, which the published code relies on.
+uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+Dense = functools.partial(nn.Dense, kernel_init=uniform)
+
+
+class GraphHead(nn.Module):
+    """Features -> logits by way of one graph node a class.
+
+    Deviation: the paper's label vectors are GloVe's and fixed. Here they start at random and are
+    learned. The graph is a parameter that nothing moves (`with_cooccurrence` sets it), so that it
+    is saved with the rest.
+
+    Attributes:
+      num_classes: C.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array) -> jax.Array:
+        """Maps features [B, h, w, D] to logits, float32 [B, C]."""
+        features = features.reshape(features.shape[0], -1, features.shape[-1]).astype(jnp.float32)
+        nodes = self._decouple(features)
+        shape = (self.num_classes, self.num_classes)
+        graph = jax.lax.stop_gradient(self.param("graph", nn.initializers.zeros, shape))
+        state = nodes
+        gates = GatedUpdate(name="gates")
+        for _ in range(TIME_STEPS):
+            incoming = jnp.einsum("cd,bdf->bcf", graph, state)
+            outgoing = jnp.einsum("dc,bdf->bcf", graph, state)
+            state = gates(state, jnp.concatenate([incoming, outgoing], axis=-1))
+        output = jnp.concatenate([state, nodes], axis=-1)
+        output = jnp.tanh(Dense(nodes.shape[-1], name="output")(output))
+        # A classifier of its own for each class.
+        kernel = self.param("kernel", uniform, (nodes.shape[-1], self.num_classes))
+        bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
+        return jnp.einsum("bcf,fc->bc", output, kernel) + bias
+
+    def _decouple(self, features: jax.Array) -> jax.Array:
+        """Features [B, hw, D], attended by each class's label vector: [B, C, D]."""
+        shape = (self.num_classes, VECTOR_SIZE)
+        vectors = self.param("label_vectors", nn.initializers.normal(1.0), shape)
+        dense = functools.partial(Dense, ATTENTION_FEATURES, use_bias=False)
+        seen = dense(name="attend_features")(features)
+        meant = dense(name="attend_vectors")(vectors)
+        joint = jnp.tanh(seen[:, :, None] * meant)
+        # The paper has two linear layers in a row; their biases cancel in the softmax.
+        inner = self.param("attend_inner", uniform, (ATTENTION_FEATURES, ATTENTION_FEATURES))
+        outer = self.param("attend_outer", uniform, (ATTENTION_FEATURES, 1))
+        weight = jax.nn.softmax((joint @ (inner @ outer))[..., 0], axis=1)
+        return jnp.einsum("bpc,bpd->bcd", weight, features)
+
+
+class GatedUpdate(nn.Module):
+    """One step of the gated graph network, its equations 2 to 6."""
+
+    @nn.compact
+    def __call__(self, state: jax.Array, message: jax.Array) -> jax.Array:
+        """Node states [B, C, D] and messages [B, C, 2 D] -> new states [B, C, D]."""
+
+        def gate(name: str, state: jax.Array) -> jax.Array:
+            size = state.shape[-1]
+            return Dense(size, name=f"{name}_message")(message) + Dense(size, name=name)(state)
+
+        update = jax.nn.sigmoid(gate("update", state))
+        reset = jax.nn.sigmoid(gate("reset", state))
+        candidate = jnp.tanh(gate("candidate", reset * state))
+        return (1.0 - update) * state + update * candidate
+
+
+def with_cooccurrence(variables: dict[str, Any], label: np.ndarray) -> dict[str, Any]:
+    """Sets the graph to how often one class comes with another in the training labels.
+
+    Deviation: the paper does not say what a class is to itself; here nothing, since a gated update
+    keeps a node's own state anyway.
+
+    Args:
+      variables: of a network with a `GraphHead` as `graph_head`.
+      label: `[N, C]`, 1 for the classes that are present.
+
+    Returns:
+      The variables, with entry (c, d) the share of the images of class c that class d is in, too.
+    """
+    present = (label == 1).astype(np.float64)
+    together = present.T @ present
+    count = np.maximum(np.diag(together), 1.0)
+    graph = together / count[:, None] * (1.0 - np.eye(len(count)))
+    head = variables["params"]["graph_head"] | {"graph": jnp.asarray(graph, jnp.float32)}
+    return variables | {"params": variables["params"] | {"graph_head": head}}
