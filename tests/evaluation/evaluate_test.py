@@ -60,7 +60,9 @@ def scene():
 
 def predict(scene, scales, flip):
     network, weights, batch = scene
-    return evaluate.predict_step(weights, batch, network=network, scales=scales, flip=flip)
+    return evaluate.predict_step(
+        weights, batch, network=network, regions=None, scales=scales, flip=flip
+    )
 
 
 def test_one_scale_is_the_plain_network(scene):

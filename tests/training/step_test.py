@@ -66,7 +66,10 @@ class Run:
         self.mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
         schedule = parts.create_schedule(config, 10 * NUM_IMAGES)
         self.network = Network(
-            OneBlock(jnp.dtype(config.model.dtype)), NUM_CLASSES, csi=config.model.csi
+            OneBlock(jnp.dtype(config.model.dtype)),
+            NUM_CLASSES,
+            csi=config.model.csi,
+            graph=config.model.graph,
         )
         self.method = parts.create_method(config, schedule, self.mesh)
         tx, _ = parts.create_optimizer(config, schedule)

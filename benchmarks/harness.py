@@ -1,0 +1,167 @@
+"""Training steps of the configs on made-up images, timed in turns."""
+
+import importlib
+import json
+import platform
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+NUM_CLASSES = 20
+POSITIVES = 1.555  # labels an image of train_aug has on average
+
+
+def parser(description: str) -> ArgumentParser:
+    """The options that every benchmark of a step has."""
+    options = ArgumentParser(description=description.splitlines()[0])
+    options.add_argument("--image_px", type=int, default=128, help="side of the input")
+    options.add_argument("--batch_size", type=int, default=16)
+    options.add_argument("--encoder", default="resnet50")
+    options.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
+    options.add_argument("--chunk_pairs", type=int, default=8)
+    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
+    return options
+
+
+def label_with(num_pairs: int, batch_size: int) -> np.ndarray:
+    """Labels `[batch_size, NUM_CLASSES]` with so many positives, spread evenly over the images."""
+    label = np.zeros((batch_size, NUM_CLASSES), np.int8)
+    for pair in range(num_pairs):
+        label[pair % batch_size, pair // batch_size] = 1
+    return label
+
+
+class Step:
+    """One config's compiled training step, its state, and a batch on the device."""
+
+    def __init__(self, page: str, options: Namespace):
+        """Compiles and runs the first step.
+
+        Args:
+          page: name of a config.
+          options: from `parser`.
+        """
+        import jax
+
+        from oass_jax.training import parts, state
+
+        config = importlib.import_module(f"configs.{page}").get_config()
+        config.batch_size = options.batch_size
+        config.model.encoder = options.encoder
+        config.model.dtype = options.dtype
+        config.augment.image_px = options.image_px
+        config.augment.long_side_px = (options.image_px * 5 // 8, options.image_px * 5 // 4)
+        config.keypoint.margin_cells = max(1, options.image_px // 128)
+        config.teacher.chunk_pairs = options.chunk_pairs
+        mesh = parts.create_mesh(config)
+        network = parts.create_network(config, NUM_CLASSES)
+        schedule = parts.create_schedule(config, 10_000)
+        tx, _ = parts.create_optimizer(config, schedule)
+        first = state.create_state(
+            parts.init_variables(network, 0),
+            tx=tx,
+            rng=jax.random.PRNGKey(0),
+            teacher=config.teacher.mode,
+        )
+        self._mesh = mesh
+        self._state = jax.device_put(first, parts.replicated(mesh))
+        self._train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
+        num_pairs = round(POSITIVES * options.batch_size)
+        self._batch = self._put(label_with(num_pairs, options.batch_size), options.image_px)
+        began = time.perf_counter()
+        self.run()
+        self.compile_s = time.perf_counter() - began
+
+    def set_label(self, label: np.ndarray) -> None:
+        """Other labels on the same images."""
+        import jax
+
+        self._batch["label"] = jax.device_put(label, self._batch["label"].sharding)
+
+    def run(self) -> float:
+        """One step; its seconds."""
+        import jax
+
+        began = time.perf_counter()
+        self._state, metrics = self._train_fn(self._state, self._batch)
+        jax.block_until_ready((self._state, metrics))
+        return time.perf_counter() - began
+
+    def _put(self, label: np.ndarray, image_px: int) -> dict[str, Any]:
+        from oass_jax.training import parts
+
+        rng = np.random.default_rng(0)
+        num = len(label)
+        corner = rng.random((num, 8, 2)).astype(np.float32)
+        batch = {
+            "image": rng.integers(0, 256, (num, image_px, image_px, 3), np.uint8),
+            "size": np.full((num, 2), image_px, np.int32),
+            "label": label,
+            "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
+            "box_label": rng.integers(0, NUM_CLASSES, (num, 8)).astype(np.int32),
+        }
+        return parts.to_device(batch, tuple(batch), self._mesh)
+
+
+def in_turns(
+    runs: dict[str, Callable[[], float]],
+    repeats: int,
+    before: Callable[[str], None] = lambda _: None,
+) -> dict[str, np.ndarray]:
+    """Times functions one after the other, again and again, so that noise meets them alike.
+
+    Args:
+      runs: name -> function that returns its seconds.
+      repeats: of each.
+      before: called with the name before each run, untimed.
+
+    Returns:
+      Name -> seconds `[repeats]`.
+    """
+    times = {name: [] for name in runs}
+    for _ in range(repeats):
+        for name, run in runs.items():
+            before(name)
+            times[name].append(run())
+    return {name: np.array(values) for name, values in times.items()}
+
+
+def spread(values: np.ndarray) -> str:
+    """Median and range as text."""
+    return f"{np.median(values):.3f} ({values.min():.3f} to {values.max():.3f})"
+
+
+def report(
+    name: str, options: Namespace, header: Sequence[str], rows: list[list], **more: Any
+) -> None:
+    """Prints a Markdown table and writes `NAME.json` where `--out` says.
+
+    Args:
+      name: of the benchmark.
+      options: what it was run with.
+      header: of the table.
+      rows: of the table.
+      **more: what else belongs in the file.
+    """
+    import jax
+
+    about = {
+        "device": jax.devices()[0].device_kind,
+        "devices": len(jax.devices()),
+        "jax": jax.__version__,
+        "python": platform.python_version(),
+        "options": {k: str(v) for k, v in vars(options).items()},
+    }
+    print(f"\n{about['devices']} x {about['device']}, jax {about['jax']}, {about['options']}\n")
+    for row in [header, ["---"] * len(header), *rows]:
+        print("| " + " | ".join(str(cell) for cell in row) + " |")
+    if options.out:
+        options.out.mkdir(parents=True, exist_ok=True)
+        table = [dict(zip(header, row, strict=True)) for row in rows]
+        text = json.dumps(about | {"table": table} | more, indent=2)
+        (options.out / f"{name}.json").write_text(text + "\n")
