@@ -57,12 +57,12 @@ def test_average_precision_by_hand(difficult, ap, ap_voc, split):
 
     def predict_fn(batch):
         score = np.repeat(-batch["index"][:, None], len(split.class_names), axis=1)
-        return {"scores": {"student": score.astype(np.float32)}} | {
+        return {"scores": {"student": {"base": score.astype(np.float32)}}} | {
             name: batch[name] for name in ("label", "mask", "index")
         }
 
     rows = evaluate.predict(predict_fn, batches)
-    result = metric.mean_average_precision(rows.scores["student"], rows.label)
+    result = metric.mean_average_precision(rows.scores["student"]["base"], rows.label)
     dog, person = (split.class_names.index(name) for name in ("dog", "person"))
     assert result.ap[dog] == pytest.approx(100 * ap)
     assert result.ap_voc[dog] == pytest.approx(100 * ap_voc)
