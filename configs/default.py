@@ -22,6 +22,7 @@ CHOICES = {
     "eval.weights": ("student", "ema"),
     "eval.checkpoint": ("last", "best"),
     "eval.logits": ("base", "csi", "graph", "regions", "mean", "max"),
+    "eval.competition": ("comp1", "comp2"),
 }
 
 # The least value of a number; 0 where a field is not named.
@@ -140,6 +141,9 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.scales = (1.0,)  # sizes of an image whose logits are averaged
     evaluation.flip = False  # average with the mirrored image, too
     evaluation.checkpoint = "last"  # last or best, for --mode=eval
+    # Of the VOC server's files: comp1 if trained with that year's trainval alone, comp2 if with any
+    # other image, such as ImageNet's.
+    evaluation.competition = "comp2"
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # and at every evaluation

@@ -1,8 +1,91 @@
-"""What every test runs under: CPU, eight virtual devices."""
+"""What every test runs under: CPU, eight virtual devices; and a tiny VOC for those who ask."""
 
+import io
 import os
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 )
+
+OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>
+<ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>{part}</object>"""
+PART = """<part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax>
+</bndbox></part>"""
+
+
+def photograph(number, *, height, width, mode="RGB"):
+    ramp = np.linspace(0, 200, height * width).reshape(height, width)
+    pixels = np.stack([ramp + number * 7, ramp[::-1], ramp[:, ::-1]], axis=-1).astype(np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).convert(mode).save(buffer, "JPEG", quality=95)
+    return buffer.getvalue()
+
+
+def annotation(*objects):
+    return f"<annotation>{''.join(objects)}</annotation>".encode()
+
+
+def voc_object(name, ymin, xmin, ymax, xmax, *, difficult=0, part=""):
+    return OBJECT.format(
+        name=name, difficult=difficult, ymin=ymin, xmin=xmin, ymax=ymax, xmax=xmax, part=part
+    )
+
+
+def mask_png(height, width):
+    buffer = io.BytesIO()
+    Image.fromarray(np.full([height, width], 15, np.uint8)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def synthetic_files():
+    """Seven photographs; 2011_00000{1,2} are segmentation train, 3 and 4 SBD's, 5 to 7 val."""
+    ids = [f"2011_00000{n}" for n in range(1, 8)]
+    files = {}
+    for number, image_id in enumerate(ids):
+        height, width = (40, 60) if number % 2 else (72, 48)
+        mode = "L" if number == 3 else "RGB"
+        files[f"JPEGImages/{image_id}.jpg"] = photograph(
+            number, height=height, width=width, mode=mode
+        )
+        files[f"Annotations/{image_id}.xml"] = annotation(
+            voc_object("person", 1, 1, height, width, part=PART),
+            voc_object("dog", 11, 5, 20.0, 24, difficult=1),
+        )
+        if number not in (2, 3):
+            files[f"SegmentationClass/{image_id}.png"] = mask_png(height, width)
+    lists = {
+        "Segmentation/train": ids[:2],
+        "Segmentation/val": ids[4:],
+        "Main/train": ids[:1],
+        "Main/val": ids[1:3],
+    }
+    for name, listed in lists.items():
+        files[f"ImageSets/{name}.txt"] = "".join(f"{i}\n" for i in listed).encode()
+    return files
+
+
+@pytest.fixture(scope="session")
+def voc_files():
+    """A function that returns path -> bytes of a tiny VOC, to be changed and written."""
+    return synthetic_files
+
+
+@pytest.fixture(scope="session")
+def write_tar():
+    """A function that writes path -> bytes as the tar of a VOC year."""
+
+    def write(path, files, *, year="2012", prefix=""):
+        with tarfile.open(path, "w") as tar:
+            for name, data in files.items():
+                info = tarfile.TarInfo(f"{prefix}VOCdevkit/VOC{year}/{name}")
+                info.size = len(data)
+                tar.addfile(info, io.BytesIO(data))
+        return path
+
+    return write

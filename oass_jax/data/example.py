@@ -39,6 +39,13 @@ class Split:
         """The file name of a record."""
         return self.source[int(index)]["image/filename"].decode()
 
+    def has_labels(self) -> bool:
+        """Whether any image has an object; VOC2012's test split, with secret labels, has none.
+
+        As a rule the first record answers; only a split without labels is read to its end.
+        """
+        return any(len(record["objects"]["label"]) for record in self.source)
+
     def labels(self) -> np.ndarray:
         """The classes of every record, difficult objects too: int8 `[N, C]`, 1 or 0.
 

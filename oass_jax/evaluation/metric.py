@@ -37,12 +37,12 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> MeanAverag
     Raises:
       ValueError: If the shapes differ, a score is not finite or a label is something else.
     """
-    _check(scores, labels, ndim=2)
+    check(scores, labels, ndim=2)
     classes = range(scores.shape[1])
     ap = np.array([average_precision(scores[:, c], labels[:, c]) for c in classes])
     ap_voc = np.array([average_precision_voc(scores[:, c], labels[:, c]) for c in classes])
     left_out = tuple(np.flatnonzero(np.isnan(ap)).tolist())
-    return MeanAveragePrecision(_mean(ap), _mean(ap_voc), ap, ap_voc, left_out)
+    return MeanAveragePrecision(mean(ap), mean(ap_voc), ap, ap_voc, left_out)
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
@@ -96,7 +96,7 @@ def average_precision_voc(scores: np.ndarray, labels: np.ndarray) -> float:
 
 def _rank(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Scores in descending order and whether each is a positive, without the ignored."""
-    _check(scores, labels, ndim=1)
+    check(scores, labels, ndim=1)
     scores, labels = scores[labels >= 0], labels[labels >= 0]
     order = np.argsort(-scores.astype(np.float64), kind="stable")
     return scores[order], labels[order] == 1
@@ -108,13 +108,30 @@ def _curve(positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hits / np.arange(1, len(hits) + 1), hits / hits[-1]
 
 
-def _mean(ap: np.ndarray) -> float:
-    """The mean over the classes that have one, without numpy's warning where none has."""
-    ap = ap[~np.isnan(ap)]
-    return float(ap.mean()) if ap.size else float("nan")
+def mean(values: np.ndarray) -> float:
+    """The mean over the classes that have a value.
+
+    Args:
+      values: float [C], NaN for a class that has none.
+
+    Returns:
+      NaN, without numpy's warning, where no class has one.
+    """
+    values = values[~np.isnan(values)]
+    return float(values.mean()) if values.size else float("nan")
 
 
-def _check(scores: np.ndarray, labels: np.ndarray, *, ndim: int) -> None:
+def check(scores: np.ndarray, labels: np.ndarray, *, ndim: int) -> None:
+    """Refuses what no metric can be computed of.
+
+    Args:
+      scores: of any shape with `ndim` axes, finite.
+      labels: the same shape, of 1, 0 or -1.
+      ndim: number of axes.
+
+    Raises:
+      ValueError: If the shapes differ, a score is not finite or a label is something else.
+    """
     if scores.ndim != ndim or scores.shape != labels.shape:
         raise ValueError(
             f"scores {scores.shape} and labels {labels.shape} must have one shape of {ndim} axes"

@@ -13,7 +13,7 @@ from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.evaluation import evaluate, metric
 from oass_jax.model.network import Network
-from oass_jax.training import parts, workdir
+from oass_jax.training import parts, results
 from oass_jax.training.state import TrainState
 
 FIELDS = ("image", "size", "label", "mask", "index")
@@ -30,16 +30,16 @@ class Evaluator:
         mesh: Mesh,
         class_names: tuple[str, ...],
     ):
-        """Opens the split.
+        """Opens the split, which is then `split`.
 
         Raises:
           UserError: no such split, or it has other classes.
         """
         self._config, self._folder, self._mesh = config, folder, mesh
-        self._split = parts.open_split(config, config.eval.dataset, config.eval.split)
-        if self._split.class_names != class_names:
+        self.split = parts.open_split(config, config.eval.dataset, config.eval.split)
+        if self.split.class_names != class_names:
             raise UserError(
-                f"{config.eval.dataset} has the classes {', '.join(self._split.class_names)}; "
+                f"{config.eval.dataset} has the classes {', '.join(self.split.class_names)}; "
                 f"the network was made for {', '.join(class_names)}: set eval.dataset"
             )
         self._predict_fn = parts.create_predict_fn(config, network, mesh)
@@ -53,7 +53,7 @@ class Evaluator:
 
         Returns:
           `val/map`, `val/map_voc`, `val/ap/CLASS` of the weights `eval.weights` names and
-          `val/map_student` or `val/map_ema` of the others, percent.
+          `val/map_student` or `val/map_ema` of the others, percent; NaN without positives.
         """
         config = self._config.eval
         weights = _weights(state)
@@ -63,21 +63,27 @@ class Evaluator:
             name: evaluate.choose(scores, config.logits)
             for name, scores in predictions.scores.items()
         }
-        results = {
+        by_weights = {
             name: metric.mean_average_precision(scores, predictions.label)
             for name, scores in chosen.items()
         }
-        result = results.pop(config.weights)
-        class_names = self._split.class_names
-        workdir.write_evaluation(
+        result = by_weights.pop(config.weights)
+        class_names = self.split.class_names
+        results.write_evaluation(
             self._folder,
             dataset=config.dataset,
             split=config.split,
             class_names=class_names,
-            result=result,
+            filenames=[self.split.filename(i) for i in predictions.index],
             label=predictions.label,
-            scores=chosen[config.weights],
-            filenames=[self._split.filename(i) for i in predictions.index],
+            prediction=chosen[config.weights],
+            scores={
+                f"{name}/{kind}": logits
+                for name, kinds in predictions.scores.items()
+                for kind, logits in kinds.items()
+            },
+            result=result,
+            competition=config.competition,
             about={
                 "step": step,
                 "weights": config.weights,
@@ -86,7 +92,7 @@ class Evaluator:
             },
         )
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
-        metrics |= {f"val/map_{name}": other.map for name, other in results.items()}
+        metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
         return metrics | {
             f"val/ap/{name}": float(ap) for name, ap in zip(class_names, result.ap, strict=True)
         }
@@ -94,7 +100,7 @@ class Evaluator:
     def _batches(self) -> Iterable[parts.Batch]:
         config = self._config
         batches = pipeline.eval_batches(
-            self._split,
+            self.split,
             batch_size=config.eval.batch_size,
             canvas_px=config.eval.image_px,
             max_boxes=config.data.max_boxes,

@@ -13,7 +13,7 @@ from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.model import graph, pretrained
 from oass_jax.model.network import Network
-from oass_jax.training import parts, workdir
+from oass_jax.training import parts, results, workdir
 from oass_jax.training.checkpoint import Checkpoints
 from oass_jax.training.evaluator import Evaluator
 from oass_jax.training.metric_writer import Console, MetricWriter
@@ -41,6 +41,8 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
     split = parts.open_split(config, config.data.dataset, config.data.split)
     network = parts.create_network(config, len(split.class_names))
     evaluator = Evaluator(config, folder, network, mesh, split.class_names)
+    _refuse_unlabelled(split, "data.split")
+    _refuse_unlabelled(evaluator.split, "eval.split")
     schedule = parts.create_schedule(config, len(split))
     tx, rates = parts.create_optimizer(config, schedule)
     fingerprint = _fingerprint(config, split)
@@ -153,6 +155,14 @@ def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
     _conclude(config, folder)
 
 
+def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
+    if not split.has_labels():
+        raise UserError(
+            f"{split.name} {split.split} has no labels, which training needs: set {field} to "
+            "another; --mode=eval predicts this one afterwards"
+        )
+
+
 def _restore_or_start(
     config: ConfigDict,
     network: Network,
@@ -222,4 +232,4 @@ def _conclude(config: ConfigDict, folder: Path) -> None:
         title = "supervised"
     workdir.write_readme(folder, title=f"{config.model.encoder} on {config.data.dataset}, {title}")
     if jax.process_index() == 0:
-        print(workdir.result_table(folder, config.eval.dataset, config.eval.split), flush=True)
+        print(results.result_table(folder, config.eval.dataset, config.eval.split), flush=True)

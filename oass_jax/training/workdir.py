@@ -1,8 +1,6 @@
 """What a run leaves on disk, beside checkpoints and metrics. Every file is written whole or not."""
 
-import csv
 import importlib.metadata
-import io
 import json
 import os
 import platform
@@ -10,20 +8,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 
 from oass_jax.data.errors import UserError
-from oass_jax.evaluation import metric
 
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
-def write_text(path: Path, text: str) -> None:
+def write_bytes(path: Path, data: bytes) -> None:
     """Writes a file under a temporary name and renames it, so no reader ever sees half of it.
 
     Only process 0 of a run writes.
@@ -32,13 +27,28 @@ def write_text(path: Path, text: str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text as UTF-8, see `write_bytes`."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes a value as indented JSON."""
     write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_json(path: Path, default: Any) -> Any:
+    """Reads a value that `write_json` wrote.
+
+    Args:
+      path: of the file.
+      default: what stands for a file that does not exist.
+    """
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 
 def create(folder: Path) -> None:
@@ -73,13 +83,13 @@ def write_start(
       nothing.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    former = _flat(_read_json(folder / "config.json", config))
+    former = _flat(read_json(folder / "config.json", config))
     notes = [
         f"changed since the last start: {name} was {former.get(name)!r}, is {now!r}"
         for name, now in _flat(config).items()
         if former.get(name) != now
     ]
-    starts = _read_json(folder / "env.json", {"starts": []})["starts"]
+    starts = read_json(folder / "env.json", {"starts": []})["starts"]
     fruitless = sum(1 for start in starts[-3:] if start["step"] == step and not start["end"])
     if fruitless == 3:
         notes.append(
@@ -107,7 +117,7 @@ def write_start(
 
 def write_end(folder: Path) -> None:
     """Notes in `env.json` that this start ended by itself, and when."""
-    env = _read_json(folder / "env.json", {"starts": []})
+    env = read_json(folder / "env.json", {"starts": []})
     for start in env["starts"][-1:]:
         start["end"] = _now()
     write_json(folder / "env.json", env)
@@ -127,56 +137,6 @@ def read_classes(folder: Path) -> tuple[str, ...]:
         ) from None
 
 
-def write_evaluation(
-    folder: Path,
-    *,
-    dataset: str,
-    split: str,
-    class_names: tuple[str, ...],
-    result: metric.MeanAveragePrecision,
-    label: np.ndarray,
-    scores: np.ndarray,
-    filenames: list[str],
-    about: dict[str, Any],
-) -> None:
-    """Writes `eval/DATASET_SPLIT/{summary.json,per_class.csv,predictions.csv}`.
-
-    Args:
-      folder: the workdir.
-      dataset: tfds name, `voc/2012`.
-      split: name of the split.
-      class_names: C names.
-      result: the metrics, in percent.
-      label: `[N, C]`, 1, 0 or -1.
-      scores: `[N, C]` logits, written as probabilities.
-      filenames: N names of images.
-      about: what else belongs in the summary: step, weights, logits, difficult.
-    """
-    target = evaluation_folder(folder, dataset, split)
-    summary = {
-        "map": _null_for_nan([result.map])[0],
-        "map_voc": _null_for_nan([result.map_voc])[0],
-        "ap": dict(zip(class_names, _null_for_nan(result.ap), strict=True)),
-        "left_out": [class_names[c] for c in result.left_out],
-        "num_images": len(scores),
-    }
-    positives, negatives = (label == 1).sum(0), (label == 0).sum(0)
-    columns = (class_names, result.ap, result.ap_voc, positives, negatives)
-    per_class = [
-        [name, f"{ap:.4f}", f"{ap_voc:.4f}", pos, neg]
-        for name, ap, ap_voc, pos, neg in zip(*columns, strict=True)
-    ]
-    probabilities = 1.0 / (1.0 + np.exp(-scores.astype(np.float64)))
-    predictions = [
-        [name, *(f"{p:.9g}" for p in row)]
-        for name, row in zip(filenames, probabilities, strict=True)
-    ]
-    header = ["class", "ap", "ap_voc", "positives", "negatives"]
-    write_text(target / "predictions.csv", _csv(["image", *class_names], predictions))
-    write_text(target / "per_class.csv", _csv(header, per_class))
-    write_json(target / "summary.json", summary | about)
-
-
 def write_readme(folder: Path, *, title: str) -> None:
     """Writes the model card: the numbers so far, the command, and what each file is.
 
@@ -189,9 +149,9 @@ def write_readme(folder: Path, *, title: str) -> None:
         f"formula, over {summary['num_images']} images ({summary['weights']} weights, step "
         f"{summary['step']})"
         for path in sorted(folder.glob("eval/*/summary.json"))
-        if (summary := _read_json(path, {})).get("map") is not None
+        if (summary := read_json(path, {})).get("map") is not None
     ]
-    starts = _read_json(folder / "env.json", {"starts": []})["starts"]
+    starts = read_json(folder / "env.json", {"starts": []})["starts"]
     command = starts[-1]["command"] if starts else shlex.join(sys.orig_argv)
     text = README.format(
         title=title, results="\n".join(results) or "Not evaluated yet.", command=command
@@ -215,55 +175,12 @@ The same command continues the run; when it is finished it shows the result.
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |
 | `tb/` | the same for TensorBoard |
 | `checkpoints/` | orbax: the last ones and the best by validation mAP |
-| `eval/DATASET_SPLIT/summary.json` | mAP and average precision of each class, percent |
-| `eval/DATASET_SPLIT/per_class.csv` | both average precisions and the counts of each class |
+| `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, precision, recall and F1, percent |
+| `eval/DATASET_SPLIT/per_class.csv` | the same numbers and the counts of each class |
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
+| `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
+| `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
 """
-
-
-def evaluation_folder(folder: Path, dataset: str, split: str) -> Path:
-    """`WORKDIR/eval/DATASET_SPLIT`, the data set by its tfds name with a dash."""
-    return folder / "eval" / f"{dataset.replace('/', '-')}_{split}"
-
-
-def result_table(folder: Path, dataset: str, split: str) -> str:
-    """The average precision of every class as lines of text, and their mean.
-
-    Args:
-      folder: the workdir.
-      dataset: tfds name.
-      split: name of the split.
-
-    Returns:
-      An empty string where this split was not evaluated.
-    """
-    path = evaluation_folder(folder, dataset, split) / "summary.json"
-    if not path.exists():
-        return ""
-    summary = _read_json(path, {})
-    rows = [*summary["ap"].items(), ("mAP", summary["map"]), ("mAP (VOC)", summary["map_voc"])]
-    width = max(len(name) for name, _ in rows)
-    lines = [
-        f"  {name:<{width}}  " + ("no positives" if ap is None else f"{ap:6.2f}")
-        for name, ap in rows
-    ]
-    title = f"{dataset} {split}, {summary['num_images']} images, step {summary['step']}, "
-    return "\n".join([title + "average precision in percent:", *lines, f"written to {path.parent}"])
-
-
-def _csv(header: list[str], rows: list[list]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return text.getvalue()
-
-
-def _null_for_nan(values: Iterable[float]) -> list[float | None]:
-    return [float(x) if np.isfinite(x) else None for x in values]
-
-
-def _read_json(path: Path, default: Any) -> Any:
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 
 def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:

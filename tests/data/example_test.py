@@ -1,3 +1,4 @@
+import dataclasses
 import io
 
 import numpy as np
@@ -111,3 +112,8 @@ def test_stacking_pads_to_the_canvas():
 
 def test_filename():
     assert SPLIT.filename(np.int32(1)) == "empty.jpg"
+
+
+def test_a_split_has_labels_if_any_image_has_an_object():
+    assert SPLIT.has_labels()
+    assert not dataclasses.replace(SPLIT, source=RECORDS[1:]).has_labels()

@@ -74,8 +74,9 @@ def test_2012_test_has_no_labels(voc_files, write_tar, manual_dir, tmp_path):
     photo = voc_files()["JPEGImages/2011_000001.jpg"]
     test = {"ImageSets/Main/test.txt": b"2008_000001", "JPEGImages/2008_000001.jpg": photo}
     write_tar(manual_dir / "test.tar", test)
-    record = opened(manual_dir, tmp_path, "test").source[0]
-    assert list(record["labels"]) == []
+    split = opened(manual_dir, tmp_path, "test")
+    assert list(split.source[0]["labels"]) == []
+    assert not split.has_labels()
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,17 @@ def test_the_envelope_by_hand():
     assert average_precision_voc(scores, labels) == pytest.approx(75)
 
 
+def test_the_development_kit_by_hand():
+    """Eight images, four positives: VOCevalcls's precision, its envelope, and the area."""
+    scores, labels = ranked(1, 0, 1, 1, 0, 0, 1, 0)
+    precision = {1: 1 / 1, 3: 2 / 3, 4: 3 / 4, 7: 4 / 7}  # rank of a positive -> precision there
+    envelope = [1, 3 / 4, 3 / 4, 4 / 7]  # 2/3 is lifted to the 3/4 of the higher recall
+    expected = 100 * sum(precision.values()) / 4
+    assert average_precision(scores, labels) == pytest.approx(expected)
+    assert average_precision_voc(scores, labels) == pytest.approx(100 * sum(envelope) / 4)
+    assert average_precision_voc(scores, labels) == pytest.approx(76.7857, abs=1e-4)
+
+
 def test_ties_by_hand():
     # One threshold takes all four (2 of 4); one by one, in the order given, it is 1/2 and 2/4.
     scores, labels = np.zeros(4), np.array([0, 1, 0, 1])

@@ -18,7 +18,7 @@ import pytest
 from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.evaluation import metric
-from oass_jax.training import loop, monitor, parts, workdir
+from oass_jax.training import loop, monitor, parts, results, workdir
 from oass_jax.training.metric_writer import Console, MetricWriter
 
 ROOT = Path(__file__).parents[2]
@@ -106,7 +106,8 @@ def test_the_workdir_is_complete(finished):
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     evaluation = "eval/digit_scenes_val[:50]/"
     expected = {"README.md", "config.json", "env.json", "classes.txt", "metrics.jsonl"}
-    expected |= {evaluation + n for n in ("summary.json", "per_class.csv", "predictions.csv")}
+    files = ("summary.json", "per_class.csv", "predictions.csv", "scores.npz")
+    assert {name for name in names if name.startswith("eval/")} == {evaluation + n for n in files}
     assert expected <= names
     assert not [name for name in names if "tmp" in name]
     assert sorted(int(p.name) for p in (folder / "checkpoints").iterdir())[-1] == STEPS
@@ -134,6 +135,16 @@ def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
     assert summary["num_images"] == 50
     assert summary["step"] == STEPS
     assert workdir.read_classes(folder) == split.class_names
+
+
+def test_the_summary_can_be_computed_from_the_logits(finished):
+    evaluation = finished[0] / "eval" / "digit_scenes_val[:50]"
+    summary = json.loads((evaluation / "summary.json").read_text())
+    again = results.recompute_summary(evaluation / "scores.npz")
+    assert again == {name: summary[name] for name in again}
+    with np.load(evaluation / "scores.npz") as arrays:
+        assert {"student/base", "ema/base"} <= set(arrays)
+        np.testing.assert_array_equal(arrays["prediction"], arrays["student/base"])
 
 
 def test_a_pipe_gets_a_line_each_step_and_the_table(finished):
@@ -215,6 +226,42 @@ def test_eval_on_another_split_and_number_of_devices(finished, data_dir):
     assert summary["weights"] == "ema"
     scores = {r["step"]: r["val/map"] for r in rows(folder) if "val/map" in r}
     assert summary["step"] == max(scores, key=scores.get)
+
+
+def test_a_split_without_labels_gives_files_for_the_server_and_no_score(
+    voc_files, write_tar, tmp_path
+):
+    files, folder = voc_files(), tmp_path / "run"
+    files["ImageSets/Main/test.txt"] = b"2011_000005\n2011_000006\n2011_000007\n"
+    write_tar(tmp_path / "x.tar", files)
+    words = command(
+        tmp_path / "data",
+        folder,
+        f"--config.data.manual_dir={tmp_path}",
+        "--config.data.dataset=voc/2012",
+        "--config.data.split=train",
+        "--config.eval.split=val",
+        "--config.batch_size=2",
+        "--config.num_epochs=1",
+    )
+    refused = run([*words, "--config.eval.split=test"])
+    assert refused.returncode == 2
+    message = "error: voc/2012 test has no labels, which training needs: set eval.split"
+    assert refused.stderr.splitlines()[-1].startswith(message)
+    assert run(words).returncode == 0
+    done = run([*words, "--mode=eval", "--config.eval.split=test"])
+    assert done.returncode == 0, done.stderr
+    target = folder / "eval" / "voc-2012_test"
+    _, line = done.stdout.splitlines()
+    assert line == (
+        "voc/2012 test, 3 images, step 1: there are no labels to score the predictions with; "
+        f"{target}/results.tgz is for the server"
+    )
+    summary = json.loads((target / "summary.json").read_text())
+    assert summary["map"] is None
+    assert set(summary["precision_recall"]["top_3"].values()) == {None}
+    assert len(list((target / "results/VOC2012/Main").glob("comp2_cls_test_*.txt"))) == 20
+    assert "voc-2012_test" not in (folder / "README.md").read_text()
 
 
 def test_two_processes_do_what_one_does(finished, data_dir, tmp_path):

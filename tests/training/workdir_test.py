@@ -1,10 +1,8 @@
 import json
 
-import numpy as np
 import pytest
 
 from oass_jax.data.errors import UserError
-from oass_jax.evaluation import metric
 from oass_jax.training import workdir
 
 CONFIG = {"batch_size": 4, "loss": {"alpha_p": 0.5}, "augment": {"long_side_px": (3, 4)}}
@@ -35,38 +33,6 @@ def test_starts_that_come_to_nothing_are_told(tmp_path):
         assert start(tmp_path, step=5) == []
     (note,) = start(tmp_path, step=5)
     assert "lower checkpoint.every_steps" in note
-
-
-def test_evaluation_files(tmp_path):
-    label = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0]], np.int8)
-    scores = np.array([[2.0, -1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 9.0, -2.0]], np.float32)
-    workdir.write_evaluation(
-        tmp_path,
-        dataset="voc/2012",
-        split="val",
-        class_names=("cat", "dog", "owl"),
-        result=metric.mean_average_precision(scores, label),
-        label=label,
-        scores=scores,
-        filenames=["a.jpg", "b,.jpg", "c.jpg"],
-        about={"step": 7, "weights": "student"},
-    )
-    folder = tmp_path / "eval" / "voc-2012_val"
-    summary = json.loads((folder / "summary.json").read_text())
-    # The cat's positives rank first and third: (1 + 2/3) / 2.
-    assert summary["ap"] == {"cat": pytest.approx(500 / 6), "dog": 100.0, "owl": None}
-    assert summary["map"] == pytest.approx((500 / 6 + 100) / 2)
-    assert summary["left_out"] == ["owl"]
-    assert summary["step"] == 7
-    predictions = (folder / "predictions.csv").read_text().splitlines()
-    assert predictions[0] == "image,cat,dog,owl"
-    assert predictions[2] == '"b,.jpg",0.731058579,0.952574127,0.622459331'
-    per_class = (folder / "per_class.csv").read_text().splitlines()
-    assert per_class[1] == "cat,83.3333,83.3333,2,1"
-    assert per_class[2] == "dog,100.0000,100.0000,1,1"
-    table = workdir.result_table(tmp_path, "voc/2012", "val")
-    assert "owl        no positives" in table
-    assert "mAP         91.67" in table
 
 
 def test_a_readme_gathers_every_evaluation(tmp_path):

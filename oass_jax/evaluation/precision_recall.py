@@ -1,0 +1,119 @@
+"""Precision, recall and F1 of predicted labels, per class and overall, in percent.
+
+The six numbers that multi-label papers print beside mAP (CP, CR, CF1, OP, OR, OF1), by the
+definitions of ML-GCN's public code, which its successors report by. There the prediction is
+probability >= 0.5, or "top-3": of each image's three highest scores those with probability >= 0.5,
+so that an image may have fewer than three. Older papers count all three, whatever their scores.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from oass_jax.evaluation import metric
+
+
+class PrecisionRecall(NamedTuple):
+    """How good the predicted labels are, in percent.
+
+    Attributes:
+      cp: Mean of `precision` over the classes that have positives; NaN if there is none.
+      cr: Mean of `recall` over the same classes.
+      cf1: Harmonic mean of `cp` and `cr`, which is not the mean of `f1`.
+      op: Precision over the entries of all classes together; 0 if nothing is predicted.
+      or_: Recall over the entries of all classes together.
+      of1: Harmonic mean of `op` and `or_`.
+      precision: Float64 [C]; 0 for a class that is never predicted, NaN without positives.
+      recall: Float64 [C], NaN without positives.
+      f1: Float64 [C], the harmonic mean of the two, NaN likewise.
+    """
+
+    cp: float
+    cr: float
+    cf1: float
+    op: float
+    or_: float
+    of1: float
+    precision: np.ndarray
+    recall: np.ndarray
+    f1: np.ndarray
+
+    def overview(self) -> dict[str, float]:
+        """The six numbers by the names they have in papers, in lower case."""
+        names = ("cp", "cr", "cf1", "op", "or", "of1")
+        return dict(zip(names, self[:6], strict=True))
+
+
+def predicted(logits: np.ndarray, *, top: int | None = None) -> np.ndarray:
+    """Which labels count as predicted: those with probability >= 0.5, which is logit >= 0.
+
+    Args:
+      logits: [N, C].
+      top: Only the so many highest of each image; of equal ones the first classes.
+
+    Returns:
+      Bool [N, C].
+    """
+    likely = logits >= 0
+    if top is None:
+        return likely
+    order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")
+    highest = np.zeros_like(likely)
+    np.put_along_axis(highest, order[:, :top], True, axis=1)
+    return likely & highest
+
+
+def precision_recall(
+    logits: np.ndarray, labels: np.ndarray, *, top: int | None = None
+) -> PrecisionRecall:
+    """Precision, recall and F1 of the labels that `predicted` takes.
+
+    Ignored labels are left out of every count; they still take one of the `top` places, as the
+    prediction does not know of them. Without any positive everything is NaN.
+
+    Deviation: where a class is never predicted, ML-GCN's code adds a wrong prediction to the
+    overall count, and where one has no positives its CR is NaN. Here neither happens.
+
+    Args:
+      logits: [N, C], finite.
+      labels: [N, C] of 1, 0 or -1.
+      top: See `predicted`.
+
+    Raises:
+      ValueError: If the shapes differ, a logit is not finite or a label is something else.
+    """
+    metric.check(logits, labels, ndim=2)
+    guess = predicted(logits, top=top) & (labels >= 0)
+    positive = labels == 1
+    hits, guesses, positives = (x.sum(axis=0) for x in (guess & positive, guess, positive))
+    recall = _percent(hits, positives, otherwise=np.nan)
+    precision = np.where(positives > 0, _percent(hits, guesses, otherwise=0.0), np.nan)
+    overall_recall = _percent(hits.sum(), positives.sum(), otherwise=np.nan)
+    overall_precision = _percent(hits.sum(), guesses.sum(), otherwise=0.0)
+    if not positive.any():
+        overall_precision = np.nan
+    cp, cr, op, or_ = map(
+        float, (metric.mean(precision), metric.mean(recall), overall_precision, overall_recall)
+    )
+    return PrecisionRecall(
+        cp=cp,
+        cr=cr,
+        cf1=float(_harmonic_mean(cp, cr)),
+        op=op,
+        or_=or_,
+        of1=float(_harmonic_mean(op, or_)),
+        precision=precision,
+        recall=recall,
+        f1=_harmonic_mean(precision, recall),
+    )
+
+
+def _percent(part: np.ndarray, whole: np.ndarray, *, otherwise: float) -> np.ndarray:
+    """100 part / whole, and what stands where the whole is 0."""
+    return np.where(whole > 0, 100 * part / np.maximum(whole, 1), otherwise)
+
+
+def _harmonic_mean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """0 where both are 0, NaN where one is."""
+    total = np.asarray(a + b)
+    return 2 * a * b / np.where(total == 0, 1, total)
