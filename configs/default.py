@@ -38,9 +38,14 @@ MINIMUM = {
     "eval.image_px": 32,
     "eval.batch_size": 1,
     "eval.every_epochs": 1e-6,
+    "cam.scales": 0.1,
+    "cam.num_thresholds": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_last": 1,
 }
+
+# Fields that hold any number of numbers, but at least one.
+LISTS = ("cam.scales",)
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -114,6 +119,13 @@ def get_config() -> ml_collections.ConfigDict:
     evaluation.every_epochs = 5.0  # and once at the end
     evaluation.weights = "student"  # (*) or ema, for the files that are written
     evaluation.checkpoint = "last"  # last or best, for --mode=eval
+
+    cam = config.cam = ml_collections.ConfigDict()  # --mode=cam; dataset and weights are eval's
+    cam.split = "train"  # 1,464 images: segmentation train
+    cam.scales = (0.5, 1.0, 1.5, 2.0)  # of each image; their maps are summed
+    cam.flip = True  # every scale sees the mirrored image too
+    cam.num_thresholds = 100  # between background and class: 0, 1 / num_thresholds, ... below 1
+    cam.export = False  # write the maps of every image too, about 1 MB each
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # and at every evaluation

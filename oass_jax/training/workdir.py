@@ -218,6 +218,10 @@ The same command continues the run; when it is finished it shows the result.
 | `eval/DATASET_SPLIT/summary.json` | mAP and average precision of each class, percent |
 | `eval/DATASET_SPLIT/per_class.csv` | both average precisions and the counts of each class |
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
+| `cams/DATASET_SPLIT/summary.json` | mIoU of the class maps, IoU of each class, percent |
+| `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
+| `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
+| `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
 """
 
 
