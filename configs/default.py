@@ -44,9 +44,15 @@ MINIMUM = {
     "eval.image_px": 32,
     "eval.batch_size": 1,
     "eval.every_epochs": 1e-6,
+    "eval.scales": 0.1,
+    "cam.scales": 0.1,
+    "cam.num_thresholds": 1,
     "checkpoint.every_steps": 1,
     "checkpoint.keep_last": 1,
 }
+
+# Fields that hold any number of numbers, but at least one.
+LISTS = ("cam.scales", "eval.scales")
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -144,6 +150,13 @@ def get_config() -> ml_collections.ConfigDict:
     # Of the VOC server's files: comp1 if trained with that year's trainval alone, comp2 if with any
     # other image, such as ImageNet's.
     evaluation.competition = "comp2"
+
+    cam = config.cam = ml_collections.ConfigDict()  # --mode=cam; dataset and weights are eval's
+    cam.split = "train"  # 1,464 images: segmentation train
+    cam.scales = (0.5, 1.0, 1.5, 2.0)  # of each image; their maps are summed
+    cam.flip = True  # every scale sees the mirrored image too
+    cam.num_thresholds = 100  # between background and class: 0, 1 / num_thresholds, ... below 1
+    cam.export = False  # write the maps of every image too, about 1 MB each
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # and at every evaluation

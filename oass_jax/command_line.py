@@ -62,8 +62,8 @@ def check_config(config: ConfigDict) -> None:
         if name in default.CHOICES and value not in default.CHOICES[name]:
             choices = default.CHOICES[name]
             raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
-        if isinstance(value, tuple) and len(value) != len(template[name]):
-            raise UserError(f"{PREFIX}{name}={value} needs {len(template[name])} numbers")
+        if isinstance(value, tuple):
+            _check_length(name, value, len(template[name]))
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers:
             _check_number(name, number)
@@ -78,6 +78,14 @@ def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
         nested = isinstance(value, ConfigDict)
         fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
     return fields
+
+
+def _check_length(name: str, value: tuple, length: int) -> None:
+    if name in default.LISTS:
+        if not value or not all(isinstance(number, int | float) for number in value):
+            raise UserError(f"{PREFIX}{name}={value} needs numbers, one or more: (1.0,) is one")
+    elif len(value) != length:
+        raise UserError(f"{PREFIX}{name}={value} needs {length} numbers")
 
 
 def _check_number(name: str, number: Any) -> None:

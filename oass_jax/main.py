@@ -1,7 +1,8 @@
-"""Trains, or evaluates a checkpoint.
+"""Trains, or evaluates a checkpoint or its class maps.
 
     python -m oass_jax.main --config=configs/max.py --workdir=runs/max
     python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=eval
+    python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=cam
 
 The first command continues the run if there is one in the workdir. Every field of the config can be
 set: --config.batch_size=16. The fields are in configs/default.py.
@@ -21,7 +22,12 @@ FLAGS = flags.FLAGS
 config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/max.py.")
 flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
 flags.DEFINE_bool("distributed", False, "One of the processes of a TPU pod or a Slurm job.")
-flags.DEFINE_enum("mode", "train", ["train", "eval"], "Train, or evaluate a checkpoint.")
+flags.DEFINE_enum(
+    "mode",
+    "train",
+    ["train", "eval", "cam"],
+    "Train, evaluate a checkpoint, or measure its class maps against segmentation masks.",
+)
 
 
 def main() -> None:
@@ -37,7 +43,11 @@ def main() -> None:
             raise UserError(
                 f"--distributed found no pod or Slurm job to join ({error}): leave it out"
             ) from error
-    run = {"train": loop.train_and_evaluate, "eval": loop.evaluate_checkpoint}[FLAGS.mode]
+    run = {
+        "train": loop.train_and_evaluate,
+        "eval": loop.evaluate_checkpoint,
+        "cam": loop.evaluate_class_maps,
+    }[FLAGS.mode]
     try:
         run(FLAGS.config, Path(FLAGS.workdir))
     except monitor.DivergedError as error:

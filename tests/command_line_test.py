@@ -30,7 +30,7 @@ def main(*words):
         (["--config=configs/maxx.py", "--workdir=w"], "did you mean configs/max.py?"),
         ([MAX, "--wrkdir=w"], "did you mean --workdir?"),
         ([MAX, "--workdir=w", "train"], "'train' is not a flag"),
-        ([MAX, "--workdir=w", "--mode=evl"], "<train|eval>"),
+        ([MAX, "--workdir=w", "--mode=evl"], "<train|eval|cam>"),
         ([MAX, "--workdir=w", "--config.batchsize=3"], "did you mean batch_size?"),
         ([MAX, "--workdir=w", "--config.keypoint.strateg=max"], "did you mean keypoint.strategy?"),
         ([MAX, "--workdir=w", "--config.keypoint.strategy=maxx"], "did you mean max?"),
@@ -40,6 +40,9 @@ def main(*words):
         ([MAX, "--workdir=w", "--config.num_epochs=nan"], "must be finite"),
         ([MAX, "--workdir=w", "--config.loss.alpha_p=-1"], "at least 0"),
         ([MAX, "--workdir=w", "--config.augment.long_side_px=(320,)"], "needs 2 numbers"),
+        ([MAX, "--workdir=w", "--config.cam.scales=()"], "needs numbers, one or more"),
+        ([MAX, "--workdir=w", "--config.cam.scales=('1',)"], "needs numbers, one or more"),
+        ([MAX, "--workdir=w", "--config.cam.scales=(1.0, 0)"], "scales=0: must be finite and"),
         (
             [MAX, "--workdir=w", "--config.augment.long_side_px=(640,320)"],
             "the first is the smaller",
@@ -99,7 +102,8 @@ def test_choices_are_what_the_code_knows():
 
 def test_rules_name_fields_that_exist():
     fields = command_line.flatten(default.get_config())
-    assert set(default.CHOICES) | set(default.MINIMUM) <= set(fields)
+    rules = set(default.CHOICES) | set(default.MINIMUM) | set(default.LISTS)
+    assert rules <= set(fields)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.stem)
@@ -115,6 +119,7 @@ def test_a_config_replays_from_its_json(tmp_path):
     config = default.get_config()
     config.batch_size = 7
     config.augment.long_side_px = (100, 200)
+    config.cam.scales = (1.0,)
     path = tmp_path / "config.json"
     path.write_text(json.dumps(config.to_dict()))
     assert from_json.get_config(str(path)).to_dict() == config.to_dict()

@@ -61,9 +61,9 @@ def test_configs_import_ml_collections_and_each_other_only():
         assert roots <= {"configs", "ml_collections", "json", "importlib"}, path
 
 
-def test_only_parts_loop_and_evaluator_read_the_config():
+def test_only_parts_loop_and_evaluators_read_the_config():
     readers = {p.name for p in FILES if wing(p) and "ml_collections.ConfigDict" in set(imports(p))}
-    assert readers == {"parts.py", "loop.py", "evaluator.py"}
+    assert readers == {"parts.py", "loop.py", "evaluator.py", "cam_evaluator.py"}
 
 
 def test_the_command_line_is_read_without_jax():

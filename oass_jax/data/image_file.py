@@ -1,4 +1,4 @@
-"""Bytes of an image file -> the picture a person sees, as upright RGB."""
+"""Bytes of an image file -> the picture a person sees, as upright RGB, and its mask likewise."""
 
 import io
 
@@ -65,6 +65,36 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
     except _DECODE_ERRORS as error:
         raise _undecodable(name, error) from error
     return np.asarray(_shrink(image, fit_px))
+
+
+def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:
+    """Decodes a mask of the stored pixels and turns it as its picture is turned.
+
+    Args:
+      data: the file's bytes.
+      name: what the error calls the file.
+      orientation: EXIF orientation of the picture, 1 to 8.
+
+    Returns:
+      uint8 `[height, width]` of the upright picture: indices into the palette, or gray values.
+
+    Raises:
+      UserError: the file is no image, is damaged, or has more than one channel of 8 bits.
+    """
+    try:
+        image = _open(data)
+        pixels = np.asarray(image)
+    except _DECODE_ERRORS as error:
+        raise _undecodable(name, error) from error
+    if image.mode not in ("P", "L"):
+        raise UserError(f"{name} is an image of mode {image.mode}; a mask is one of P or L")
+    if orientation >= 5:
+        pixels = pixels.T
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Progress of a preparation where no progress bar can be drawn."""
+"""Progress of a long pass over images, as a line now and then."""
 
 import sys
 import time
@@ -9,20 +9,21 @@ T = TypeVar("T")
 _SECONDS_BETWEEN_LINES = 10.0
 
 
-def report_progress(items: Iterable[T], *, what: str, total: int) -> Iterator[T]:
+def report_progress(
+    items: Iterable[T], *, what: str, total: int, on_terminal: bool = False
+) -> Iterator[T]:
     """Passes items on and says now and then on stderr how many there were.
-
-    On a terminal it stays silent, because there tfds draws its bars.
 
     Args:
       items: anything to iterate over.
       what: the name in front of the numbers.
       total: how many items there will be.
+      on_terminal: whether to speak on a terminal too, where tfds draws bars for a preparation.
 
     Yields:
       The items.
     """
-    silent = sys.stderr.isatty()
+    silent = sys.stderr.isatty() and not on_terminal
     next_line_at = time.monotonic() + _SECONDS_BETWEEN_LINES
     for count, item in enumerate(items, start=1):
         yield item

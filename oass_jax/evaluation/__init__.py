@@ -1,1 +1,1 @@
-"""From a trained network to numbers: one pass over a split, and average precision."""
+"""From a trained network to numbers: one pass over a split, average precision, and class maps."""

@@ -1,11 +1,12 @@
 """Evaluates a state during training and on its own, and writes what it found."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -36,12 +37,7 @@ class Evaluator:
           UserError: no such split, or it has other classes.
         """
         self._config, self._folder, self._mesh = config, folder, mesh
-        self.split = parts.open_split(config, config.eval.dataset, config.eval.split)
-        if self.split.class_names != class_names:
-            raise UserError(
-                f"{config.eval.dataset} has the classes {', '.join(self.split.class_names)}; "
-                f"the network was made for {', '.join(class_names)}: set eval.dataset"
-            )
+        self.split = open_split(config, config.eval.split, class_names)
         self._predict_fn = parts.create_predict_fn(config, network, mesh)
 
     def __call__(self, state: TrainState, step: int) -> dict[str, float]:
@@ -56,9 +52,10 @@ class Evaluator:
           `val/map_student` or `val/map_ema` of the others, percent; NaN without positives.
         """
         config = self._config.eval
-        weights = _weights(state)
-        predict_fn = functools.partial(self._predict_fn, weights)
-        predictions = evaluate.predict(predict_fn, self._batches())
+        predict_fn = functools.partial(self._predict_fn, weights_of(state))
+        batches = read_batches(self._config, self.split)
+        on_device = (parts.to_device(batch, FIELDS, self._mesh) for batch in batches)
+        predictions = evaluate.predict(predict_fn, on_device)
         chosen = {
             name: evaluate.choose(scores, config.logits)
             for name, scores in predictions.scores.items()
@@ -97,23 +94,43 @@ class Evaluator:
             f"val/ap/{name}": float(ap) for name, ap in zip(class_names, result.ap, strict=True)
         }
 
-    def _batches(self) -> Iterable[parts.Batch]:
-        config = self._config
-        batches = pipeline.eval_batches(
-            self.split,
-            batch_size=config.eval.batch_size,
-            canvas_px=config.eval.image_px,
-            max_boxes=config.data.max_boxes,
-            difficult=config.eval.difficult,
-            num_workers=config.data.num_workers,
-            num_threads=config.data.num_threads,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
+
+def open_split(config: ConfigDict, name: str, class_names: tuple[str, ...]) -> pipeline.Split:
+    """Opens a split of the data set that is evaluated.
+
+    Args:
+      config: `eval.dataset` and `data` are read.
+      name: of the split.
+      class_names: those the network was made for.
+
+    Raises:
+      UserError: no such split, or it has other classes.
+    """
+    split = parts.open_split(config, config.eval.dataset, name)
+    if split.class_names != class_names:
+        raise UserError(
+            f"{config.eval.dataset} has the classes {', '.join(split.class_names)}; "
+            f"the network was made for {', '.join(class_names)}: set eval.dataset"
         )
-        return (parts.to_device(batch, FIELDS, self._mesh) for batch in batches)
+    return split
 
 
-def _weights(state: TrainState) -> dict[str, Any]:
+def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str, np.ndarray]]:
+    """This process's part of one pass over a split, batched as `config.eval` says."""
+    return pipeline.eval_batches(
+        split,
+        batch_size=config.eval.batch_size,
+        canvas_px=config.eval.image_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.eval.difficult,
+        num_workers=config.data.num_workers,
+        num_threads=config.data.num_threads,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def weights_of(state: TrainState) -> dict[str, Any]:
     """The networks a state holds: the student, and its head on the EMA encoder."""
     weights = {"student": {"params": state.params, "batch_stats": state.batch_stats}}
     if state.teacher:

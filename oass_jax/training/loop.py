@@ -13,7 +13,8 @@ from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.model import graph, pretrained
 from oass_jax.model.network import Network
-from oass_jax.training import parts, results, workdir
+from oass_jax.training import cam_files, parts, results, workdir
+from oass_jax.training.cam_evaluator import CamEvaluator
 from oass_jax.training.checkpoint import Checkpoints
 from oass_jax.training.evaluator import Evaluator
 from oass_jax.training.metric_writer import Console, MetricWriter
@@ -136,6 +137,32 @@ def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
     Raises:
       UserError: there is no such run or checkpoint, or the data set has other classes.
     """
+    _apply_to_checkpoint(Evaluator, config, folder)
+    _conclude(config, folder)
+
+
+def evaluate_class_maps(config: ConfigDict, folder: Path) -> None:
+    """Measures the class maps of a checkpoint of `folder` and writes `cams/DATASET_SPLIT/`.
+
+    Args:
+      config: the config of the run; fields of `eval` and `cam` may differ.
+      folder: the workdir of a run.
+
+    Raises:
+      UserError: as `evaluate_checkpoint`; or the split has no masks, or a damaged one.
+    """
+    _apply_to_checkpoint(CamEvaluator, config, folder)
+    _write_readme(config, folder)
+    if jax.process_index() == 0:
+        dataset, split = config.eval.dataset, config.cam.split
+        target = cam_files.cam_folder(folder, dataset, split)
+        print(cam_files.result_table(target, f"{dataset} {split}"), flush=True)
+
+
+def _apply_to_checkpoint(
+    evaluator_class: type[Evaluator] | type[CamEvaluator], config: ConfigDict, folder: Path
+) -> None:
+    """Builds an evaluator, restores the checkpoint that `config.eval` names, and applies it."""
     mesh = parts.create_mesh(config)
     class_names = workdir.read_classes(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, read_only=True)
@@ -144,7 +171,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
     if not steps or steps == [None]:
         raise UserError(f"there is no {config.eval.checkpoint} checkpoint in {folder}: train first")
     network = parts.create_network(config, len(class_names))
-    evaluator = Evaluator(config, folder, network, mesh, class_names)
+    evaluator = evaluator_class(config, folder, network, mesh, class_names)
     # The optimiser only shapes the state here: its schedule is not used.
     tx, _ = parts.create_optimizer(config, parts.create_schedule(config, config.batch_size))
     like = parts.abstract_state(network, tx, config.teacher.mode, mesh)
@@ -152,7 +179,6 @@ def evaluate_checkpoint(config: ConfigDict, folder: Path) -> None:
     print(f"restored the checkpoint of step {step}", flush=True)
     evaluator(state, step)
     checkpoints.close()
-    _conclude(config, folder)
 
 
 def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
@@ -227,9 +253,13 @@ def _train_batches(
 
 
 def _conclude(config: ConfigDict, folder: Path) -> None:
+    _write_readme(config, folder)
+    if jax.process_index() == 0:
+        print(results.result_table(folder, config.eval.dataset, config.eval.split), flush=True)
+
+
+def _write_readme(config: ConfigDict, folder: Path) -> None:
     title = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
     if config.teacher.mode == "none":
         title = "supervised"
     workdir.write_readme(folder, title=f"{config.model.encoder} on {config.data.dataset}, {title}")
-    if jax.process_index() == 0:
-        print(results.result_table(folder, config.eval.dataset, config.eval.split), flush=True)

@@ -1,8 +1,7 @@
 """What an evaluation leaves in `WORKDIR/eval/DATASET_SPLIT/`, and what is told of it."""
 
-import csv
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +56,15 @@ def write_evaluation(
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     workdir.write_bytes(target / "scores.npz", packed.getvalue())
-    workdir.write_text(target / "predictions.csv", _predictions(class_names, filenames, prediction))
+    probabilities = 1.0 / (1.0 + np.exp(-prediction.astype(np.float64)))
+    workdir.write_csv(
+        target / "predictions.csv",
+        ["image", *class_names],
+        (
+            [name, *(f"{p:.9g}" for p in row)]
+            for name, row in zip(filenames, probabilities, strict=True)
+        ),
+    )
     if dataset.startswith("voc/"):
         files = voc_server.result_files(
             dataset=dataset,
@@ -71,7 +78,9 @@ def write_evaluation(
             workdir.write_text(target / name, text)
         workdir.write_bytes(target / SERVER_FILE, voc_server.archive(files))
     likely = precision_recall(prediction, label)
-    workdir.write_text(target / "per_class.csv", _per_class(class_names, label, result, likely))
+    columns = _per_class(class_names, label, result, likely)
+    rows = zip(*columns.values(), strict=True)
+    workdir.write_csv(target / "per_class.csv", list(columns), rows)
     summary = _summary(class_names, prediction, label, result, likely)
     workdir.write_json(target / "summary.json", summary | about)
 
@@ -145,28 +154,16 @@ def _summary(
     """The metrics of a prediction as JSON takes them; what is undefined is null."""
     by_rule = {"threshold_0.5": likely, "top_3": precision_recall(prediction, label, top=3)}
     return {
-        "map": _null_for_nan([result.map])[0],
-        "map_voc": _null_for_nan([result.map_voc])[0],
-        "ap": dict(zip(class_names, _null_for_nan(result.ap), strict=True)),
+        "map": workdir.null_for_nan(result.map),
+        "map_voc": workdir.null_for_nan(result.map_voc),
+        "ap": dict(zip(class_names, map(workdir.null_for_nan, result.ap), strict=True)),
         "left_out": [class_names[c] for c in result.left_out],
         "num_images": len(prediction),
         "precision_recall": {
-            rule: {name: _null_for_nan([x])[0] for name, x in quality.overview().items()}
+            rule: {name: workdir.null_for_nan(x) for name, x in quality.overview().items()}
             for rule, quality in by_rule.items()
         },
     }
-
-
-def _predictions(
-    class_names: Sequence[str], filenames: Sequence[str], prediction: np.ndarray
-) -> str:
-    """A line an image: the probability of each class."""
-    probabilities = 1.0 / (1.0 + np.exp(-prediction.astype(np.float64)))
-    rows = [
-        [name, *(f"{p:.9g}" for p in row)]
-        for name, row in zip(filenames, probabilities, strict=True)
-    ]
-    return _csv(["image", *class_names], rows)
 
 
 def _per_class(
@@ -174,31 +171,15 @@ def _per_class(
     label: np.ndarray,
     result: metric.MeanAveragePrecision,
     likely: PrecisionRecall,
-) -> str:
-    """A line a class: average precisions, the counts, and precision, recall and F1 at 0.5."""
-    columns = {
+) -> dict[str, Sequence]:
+    """By column: average precisions, the counts, and precision, recall and F1 at 0.5."""
+    return {
         "class": class_names,
-        "ap": _four_decimals(result.ap),
-        "ap_voc": _four_decimals(result.ap_voc),
+        "ap": result.ap.tolist(),
+        "ap_voc": result.ap_voc.tolist(),
         "positives": (label == 1).sum(axis=0),
         "negatives": (label == 0).sum(axis=0),
-        "precision": _four_decimals(likely.precision),
-        "recall": _four_decimals(likely.recall),
-        "f1": _four_decimals(likely.f1),
+        "precision": likely.precision.tolist(),
+        "recall": likely.recall.tolist(),
+        "f1": likely.f1.tolist(),
     }
-    return _csv(list(columns), zip(*columns.values(), strict=True))
-
-
-def _four_decimals(values: np.ndarray) -> list[str]:
-    return [f"{x:.4f}" for x in values]
-
-
-def _csv(header: list[str], rows: Iterable[Sequence]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerows([header, *rows])
-    return text.getvalue()
-
-
-def _null_for_nan(values: Iterable[float]) -> list[float | None]:
-    return [float(x) if np.isfinite(x) else None for x in values]

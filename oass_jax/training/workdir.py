@@ -1,6 +1,8 @@
 """What a run leaves on disk, beside checkpoints and metrics. Every file is written whole or not."""
 
+import csv
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -8,10 +10,12 @@ import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from oass_jax.data.errors import UserError
 
@@ -49,6 +53,21 @@ def read_json(path: Path, default: Any) -> Any:
       default: what stands for a file that does not exist.
     """
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+
+
+def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+    """Writes a table; Python floats get four decimals, everything else stands as it is."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in row])
+    write_text(path, text.getvalue())
+
+
+def null_for_nan(value: float) -> float | None:
+    """A number as JSON takes it, None where it is undefined."""
+    return float(value) if np.isfinite(value) else None
 
 
 def create(folder: Path) -> None:
@@ -180,6 +199,10 @@ The same command continues the run; when it is finished it shows the result.
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
 | `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
 | `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
+| `cams/DATASET_SPLIT/summary.json` | mIoU of the class maps, IoU of each class, percent |
+| `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
+| `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
+| `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
 """
 
 

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from oass_jax.data.errors import UserError
-from oass_jax.data.image_file import decode_rgb, read_header, turn_boxes
+from oass_jax.data.image_file import decode_mask, decode_rgb, read_header, turn_boxes
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[9, 9, 9], [99, 99, 99], [200] * 3]])
 PIXELS = PIXELS.astype(np.uint8)
@@ -65,7 +65,7 @@ def test_cmyk_jpeg_shows_its_colours():
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_turns_pixels_and_boxes_alike(orientation):
+def test_orientation_turns_pixels_boxes_and_masks_alike(orientation):
     stored = np.zeros([40, 64, 3], np.uint8)
     stored[4:12, 8:32] = 255
     exif = Image.Exif()
@@ -74,6 +74,9 @@ def test_orientation_turns_pixels_and_boxes_alike(orientation):
     upright = decoded(data)
     assert read_header(data, name="x") == (40, 64, orientation)
     assert upright.shape[:2] == ((40, 64) if orientation < 5 else (64, 40))
+    mask = encoded(Image.fromarray(stored[..., 0]))
+    turned = decode_mask(mask, name="x", orientation=orientation)
+    np.testing.assert_array_equal(turned, upright[..., 0])
 
     box = np.array([[4 / 40, 8 / 64, 12 / 40, 32 / 64]])
     y, x = np.nonzero(upright[..., 0])

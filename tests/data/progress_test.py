@@ -10,6 +10,12 @@ def test_one_line_at_the_end_of_a_short_task_in_a_pipe(monkeypatch, capsys, is_t
     assert capsys.readouterr() == ("", lines)
 
 
+def test_on_a_terminal_it_speaks_where_nothing_draws_a_bar(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    list(progress.report_progress("abc", what="val", total=3, on_terminal=True))
+    assert capsys.readouterr().err == "val: 3 of 3\n"
+
+
 def test_a_long_task_reports_sparsely(monkeypatch, capsys):
     clock = iter(range(0, 1000, 4))
     monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
