@@ -13,6 +13,29 @@ from oass_jax.model.graph import GraphHead
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
+class ClassHead(nn.Module):
+    """g: a 1x1 convolution without bias from features to class maps.
+
+    The keypoint is an argmax over the maps, so they stay in full float32 where the hardware would
+    round the factors.
+
+    Attributes:
+      num_classes: C.
+    """
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, features: jax.Array, channel: jax.Array | None = None) -> jax.Array:
+        """Features [N, h, w, D] -> maps [N, h, w, C], or [N, h, w, 1] of `channel` [N]; float32."""
+        kernel = self.param("kernel", kernel_init, (features.shape[-1], self.num_classes))
+        features, highest = features.astype(jnp.float32), jax.lax.Precision.HIGHEST
+        if channel is None:
+            return jnp.dot(features, kernel, precision=highest)
+        own = jnp.einsum("nhwd,nd->nhw", features, kernel.T[channel], precision=highest)
+        return own[..., None]
+
+
 class InstanceHead(nn.Module):
     """The classifier of class-specific instances (Sec. 2.2), factored as in `method.csi`.
 
@@ -59,15 +82,7 @@ class Network(nn.Module):
 
     def setup(self) -> None:
         """Builds g; linen adopts f under its attribute's name."""
-        # A 1x1 convolution without bias is a dense layer on every cell. The keypoint is an argmax
-        # over its output, so it stays in full float32 where the hardware would round the factors.
-        self.head = nn.Dense(
-            self.num_classes,
-            use_bias=False,
-            dtype=jnp.float32,
-            precision=jax.lax.Precision.HIGHEST,
-            kernel_init=kernel_init,
-        )
+        self.head = ClassHead(self.num_classes)
         if self.csi:
             self.instance_head = InstanceHead(self.num_classes)
         if self.graph:
@@ -77,9 +92,9 @@ class Network(nn.Module):
         """f: normalised images [B, H, W, 3] -> features [B, h, w, D] in the encoder's dtype."""
         return self.encoder(images, train=train)
 
-    def classify(self, features: jax.Array) -> jax.Array:
-        """g: features [B, h, w, D] -> raw class maps A, float32 [B, h, w, C]."""
-        return self.head(features)
+    def classify(self, features: jax.Array, channel: jax.Array | None = None) -> jax.Array:
+        """g: features -> raw class maps A, of every class or of one a row; see `ClassHead`."""
+        return self.head(features, channel)
 
     def predict(self, features: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
         """Everything that is said of an image.

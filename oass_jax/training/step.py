@@ -186,9 +186,8 @@ def reconstruct(
     else:
         features, batch_stats = _encode(network, params, batch_stats, patches)
     # The student's head also on the teacher's features.
-    maps = network.apply({"params": params}, features, method=Network.classify)
-    if channel is not None:
-        maps = _own(maps, jnp.repeat(channel, 4))
+    channel = None if channel is None else jnp.repeat(channel, 4)
+    maps = network.apply({"params": params}, features, channel, method=Network.classify)
     return puzzle.tile(maps, cut_yx, shape), batch_stats
 
 
