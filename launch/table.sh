@@ -29,13 +29,14 @@ if [ -n "${DEMO:-}" ]; then
   rows="${rows/ssgrl_r101 /}" rows="${rows/puzzlecam_r101 /}"
 fi
 
-# Both the terminal's Ctrl-C and a signal to this script alone end the run, which saves, and then
-# everything. Hence runs are in the background: bash would wait for one in the foreground.
+# A signal ends the run, which saves, and then everything. A run is in the background because bash
+# would hold the signal back as long as one in the foreground lasts. It is given the other signal:
+# where it was sent the first one, too, that once more would tell it not to save. A second signal
+# comes here again, and tells it so.
 stop() {
-  local number="$1" run
-  trap 'kill -TERM $run 2>/dev/null || true' INT TERM # a second signal does not wait for saving
+  local number="$1" other="$2" run
   for run in $(jobs -pr); do
-    kill -TERM "$run" 2>/dev/null || true
+    kill -"$other" "$run" 2>/dev/null || true
     while kill -0 "$run" 2>/dev/null; do
       wait "$run" || true
     done
@@ -43,14 +44,17 @@ stop() {
   echo "stopped; the same command continues" >&2
   exit "$((128 + number))"
 }
-trap 'stop 2' INT
-trap 'stop 15' TERM
+trap 'stop 1 TERM' HUP
+trap 'stop 2 TERM' INT
+trap 'stop 15 INT' TERM
 
 # program ROW SEED FLAG...: exit status of the program
 program() {
   local row="$1" seed="$2"
+  set -m # otherwise bash has what is in the background ignore SIGINT
   "$PYTHON" -m oass_jax.main --config="$page$row$suffix" "${flags[@]}" --config.seed="$seed" \
     --workdir="$runs/$row/seed$seed" "${@:3}" &
+  set +m
   wait "$!"
 }
 

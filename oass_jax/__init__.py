@@ -11,6 +11,7 @@ Where the paper is:
     Sec. 2.1, Loss Design       method/loss.py         L_cls, L_p-cl, L_re and their weights
     Sec. 2.1, EMA; Fig. 3       training/step.py       the training step in one screen
     Sec. 3.1                    image/augment.py       random resize, flip, crop or pad
+    Tables 1 to 3               figures/paper.py       the paper's figures, and the row a run is of
     f(x; theta), g(.; phi)      model/network.py       encoder f and classifier g
 
 Symbols in shapes:

@@ -19,8 +19,18 @@ for word; do case "$word" in --workdir=*) workdir="${word#*=}" ;; esac; done
 mkdir -p "$workdir"
 case "$workdir" in *"${FAILING:-nothing}") echo broken >&2; exit 3 ;; esac
 case "$workdir" in *"${WAITING:-nothing}")
-  trap 'sleep 0.2; touch "$STUB_DIR/saved"; exit 143' TERM
-  touch "$STUB_DIR/waiting"
+  # As a run: a signal asks it to save, the same one again ends it at once.
+  save() {
+    trap - "$1"
+    touch "$STUB_DIR/saving"
+    sleep "$SAVING_S" &
+    wait $!
+    echo saved >&2
+    exit 143
+  }
+  trap 'save INT' INT
+  trap 'save TERM' TERM
+  echo $$ > "$STUB_DIR/waiting"
   while true; do sleep 0.05; done ;;
 esac
 """
@@ -138,11 +148,9 @@ def test_a_missing_folder_is_told(stub, words):
     assert done.stderr.startswith("error: name a folder for the runs")
 
 
-@pytest.mark.parametrize(
-    ("number", "to_all"), [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGTERM, False)]
-)
-def test_a_signal_saves_the_run_and_stops_everything(stub, number, to_all):
-    variables = {"ROWS": "max cmax", "SEEDS": "0", "WAITING": "max/seed0"}
+def launch_waiting(stub, saving_s):
+    """The script with its first run under way; that takes `saving_s` seconds to end."""
+    variables = {"ROWS": "max cmax", "SEEDS": "0", "WAITING": "max/seed0", "SAVING_S": saving_s}
     process = subprocess.Popen(
         ["bash", str(SCRIPT), str(stub.parents[1] / "runs")],
         env=environment(stub, variables),
@@ -152,14 +160,39 @@ def test_a_signal_saves_the_run_and_stops_everything(stub, number, to_all):
         # A shell may have started pytest with the signal ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
+    wait_for(stub.parent / "waiting")
+    return process
+
+
+def wait_for(path):
     deadline = time.monotonic() + 30
-    while not (stub.parent / "waiting").exists() and time.monotonic() < deadline:
+    while not path.exists():
+        assert time.monotonic() < deadline, path
         time.sleep(0.02)
-    (os.killpg if to_all else os.kill)(process.pid, number)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize("receivers", ["script", "group", "everybody"])
+def test_a_signal_saves_the_run_and_stops_everything(stub, number, receivers):
+    process = launch_waiting(stub, saving_s="0.5")
+    if receivers == "everybody" and number == signal.SIGTERM:  # as Slurm does
+        os.kill(int((stub.parent / "waiting").read_text()), number)
+        wait_for(stub.parent / "saving")
+    (os.kill if receivers == "script" else os.killpg)(process.pid, number)
     _, stderr = process.communicate(timeout=30)
     assert process.returncode == 128 + number
-    assert stderr.endswith("stopped; the same command continues\n")
-    assert (stub.parent / "saved").exists()  # it waited for that
+    assert stderr.endswith("saved\nstopped; the same command continues\n")
     assert len((stub.parent / "calls").read_text().splitlines()) == 1
     _, calls = launch(stub, "runs", ROWS="max cmax", SEEDS="0")
     assert trained(calls) == ["max/seed0", "cmax/seed0"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_wait_for_saving(stub, number):
+    process = launch_waiting(stub, saving_s="20")
+    process.send_signal(number)
+    wait_for(stub.parent / "saving")
+    process.send_signal(number)
+    assert process.wait(timeout=10) == 128 + number
+    os.killpg(int((stub.parent / "waiting").read_text()), signal.SIGKILL)  # its sleep
+    assert "saved" not in process.stderr.read()

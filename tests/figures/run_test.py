@@ -15,7 +15,7 @@ def test_workdirs_are_found_two_levels_down_once(tmp_path, write_run):
     write_run(tmp_path / "alone" / "model")  # what lies in a workdir is no run
     write_run(tmp_path / "a" / "b" / "c")
     assert run.find([tmp_path, two]) == [two, one]
-    assert run.find([one]) == [one]
+    assert run.find([one, two / ".." / "max"]) == [one]
 
 
 def test_no_folder_and_no_run_are_told(tmp_path):

@@ -47,14 +47,15 @@ def test_whole_numbers_and_others_are_the_same_setting(tmp_path, write_run):
 
 
 def test_of_the_same_seed_the_newest_counts(tmp_path, write_run):
-    write_run(tmp_path / "new", 92.0, day=9)
-    write_run(tmp_path / "old", 90.0, day=2)
-    write_run(tmp_path / "oldest", 91.0, day=1)
+    # Neither the first nor the last by name.
+    write_run(tmp_path / "a", 90.0, day=2)
+    write_run(tmp_path / "b", 92.0, day=9)
+    write_run(tmp_path / "c", 91.0, day=1)
     groups, notes = groups_in(tmp_path)
     assert groups["max"][0].maps == {0: 92.0}
     assert len(notes) == 2
     assert notes[-1] == (
-        f"max, seed 0 was run twice: {tmp_path}/new counts, it is newer than {tmp_path}/old"
+        f"max, seed 0 was run twice: {tmp_path}/b counts, it is newer than {tmp_path}/a"
     )
 
 
