@@ -13,6 +13,7 @@ Where the paper is:
     Sec. 2.1, EMA; Fig. 3       training/step.py       the training step in one screen
     Sec. 2.2                    method/csi.py          class-specific instances
     Sec. 3.1                    image/augment.py       random resize, flip, crop or pad
+    Tables 1 to 3               figures/paper.py       the paper's figures, and the row a run is of
     f(x; theta), g(.; phi)      model/network.py       encoder f and classifier g
     Table 1, MCAR               method/region.py       regions of the strongest classes, seen again
     Table 1, SSGRL              model/graph.py         a graph network over the classes

@@ -9,7 +9,15 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "oass_jax"
-FLOORS = {"data": 1, "image": 1, "method": 2, "model": 3, "evaluation": 4, "training": 5}
+FLOORS = {
+    "data": 1,
+    "image": 1,
+    "method": 2,
+    "model": 3,
+    "evaluation": 4,
+    "training": 5,
+    "figures": 5,
+}
 COMMANDS = 6
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -1,0 +1,150 @@
+"""Tables 1 to 3 of the paper, and which row of them a run belongs to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+STRATEGIES = ("max", "cmax", "ctopk", "ctopk_w", "gt_bbox")
+# The tiny network stands in for ResNet-50 where a run is on the demo's data.
+ARCHITECTURES = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet_tiny": "tiny ResNet"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row as the paper prints it.
+
+    Attributes:
+      name: of its page in `configs/`, without `.py`.
+      method: the paper's words.
+      map: the paper's figure in percent, None where it has none.
+      architecture: of the encoder.
+    """
+
+    name: str
+    method: str
+    map: float | None
+    architecture: str = "ResNet-50"
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper.
+
+    Attributes:
+      number: the paper's.
+      title: what it shows.
+      split: what the paper's figures are of, in words.
+      evaluation: the same as `DATASET_SPLIT` of a workdir.
+      num_images: of that split.
+      rows: from top to bottom.
+      baselines: rows others are compared with; `without_csi` is the same row without CSI.
+    """
+
+    number: int
+    title: str
+    split: str
+    evaluation: str
+    num_images: int
+    rows: tuple[Row, ...]
+    baselines: tuple[str, ...] = ("puzzlecam", "supervised")
+
+
+TABLES = (
+    PaperTable(
+        number=1,
+        title="Comparison with the state of the art",
+        split="VOC2012 val",
+        evaluation="voc-2012_val",
+        num_images=1_449,
+        rows=(
+            Row("ssgrl_r101", "SSGRL", 91.9, "ResNet-101"),
+            Row("ssgrl", "SSGRL", 91.4),
+            Row("mcar", "MCAR", 90.04),
+            Row("puzzlecam_r101", "PuzzleCAM", 92.60, "ResNet-101"),
+            Row("puzzlecam", "PuzzleCAM", 89.3),
+            Row("supervised", "Supervised", None),
+            # With CSI: their figures are those of Table 3's second column.
+            Row("gt_bbox_csi", "Ours (w/ gt-bbox)", 92.62),
+            Row("max_csi", "Ours (Max)", 92.45),
+            Row("ctopk_w_csi", "Ours (cTopk-w)", 92.20),
+        ),
+    ),
+    PaperTable(
+        number=2,
+        title="Comparison with the baseline on a test split",
+        split="VOC2012 test",
+        evaluation="voc-2012_test",
+        num_images=10_991,
+        rows=(
+            Row("puzzlecam", "PuzzleCAM", 81.37),
+            Row("supervised", "Supervised", None),
+            Row("max_csi", "Ours (Max) w/ CSI", 84.27),
+            Row("ctopk_w", "Ours (cTopk-w) w/o CSI", 88.43),
+        ),
+    ),
+    PaperTable(
+        number=3,
+        title="Ablation of the keypoint strategies, each without and with CSI",
+        split="VOC2012 val",
+        evaluation="voc-2012_val",
+        num_images=1_449,
+        rows=(
+            Row("gt_bbox", "Ours (w/ gt-bbox) w/o CSI", 92.65),
+            Row("gt_bbox_csi", "Ours (w/ gt-bbox) w/ CSI", 92.62),
+            Row("max", "Ours (Max) w/o CSI", 92.38),
+            Row("max_csi", "Ours (Max) w/ CSI", 92.45),
+            Row("cmax", "Ours (cMax) w/o CSI", 91.58),
+            Row("cmax_csi", "Ours (cMax) w/ CSI", 92.08),
+            Row("ctopk", "Ours (cTopk) w/o CSI", 92.21),
+            Row("ctopk_csi", "Ours (cTopk) w/ CSI", 92.05),
+            Row("ctopk_w", "Ours (cTopk-w) w/o CSI", 92.02),
+            Row("ctopk_w_csi", "Ours (cTopk-w) w/ CSI", 92.20),
+        ),
+        baselines=("puzzlecam", "supervised", "without_csi"),
+    ),
+)
+ROWS = tuple(dict.fromkeys(row.name for table in TABLES for row in table.rows))
+
+
+def row_of(fields: Mapping[str, Any]) -> str | None:
+    """The row a run belongs to, by what it did and not by what it was called.
+
+    Args:
+      fields: `a.b` -> value of its config. A field that older runs do not have counts as off.
+
+    Returns:
+      One of `ROWS`, or None for a run the paper has no row for.
+    """
+    teacher, strategy = fields.get("teacher.mode"), fields.get("keypoint.strategy")
+    graph, regions = bool(fields.get("model.graph")), bool(fields.get("regions.count"))
+    name = None
+    if graph or regions:
+        # Neither of the two baselines has a teacher, and none is both.
+        if teacher == "none" and graph != regions:
+            name = "ssgrl" if graph else "mcar"
+    elif teacher == "none":
+        name = "supervised"
+    elif teacher == "siamese" and strategy == "center":
+        name = "puzzlecam"
+    elif teacher == "ema" and strategy in STRATEGIES:
+        name = strategy
+    if name is None or fields.get("model.encoder") not in ARCHITECTURES:
+        return None
+    name += "_csi" if fields.get("model.csi") else ""
+    name += "_r101" if fields["model.encoder"] == "resnet101" else ""
+    return name if name in ROWS else None
+
+
+def baseline_row(name: str, baseline: str) -> str | None:
+    """The row that a row is compared with.
+
+    Args:
+      name: one of `ROWS`.
+      baseline: one of a table's `baselines`.
+
+    Returns:
+      One of `ROWS`; None where there is nothing to compare.
+    """
+    if baseline == "without_csi":
+        return name.removesuffix("_csi") if name.endswith("_csi") else None
+    return baseline if name != baseline else None

@@ -1,0 +1,129 @@
+"""Prints the paper's Tables 1 to 3 beside the paper's figures, from the workdirs of finished runs.
+
+    python -m oass_jax.table runs/table --out=runs/table
+
+A folder of workdirs is searched two levels down. The tables say what is missing; a row without a
+run shows the paper's figure alone.
+"""
+
+import argparse
+import csv
+import importlib
+import io
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+from oass_jax.command_line import fail
+from oass_jax.data.errors import UserError
+from oass_jax.figures import paper, render, run, table
+
+FLAGS = {
+    "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
+    "--test": ("voc-2007_test", "evaluation Table 2 is made of"),
+}
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        fail(message)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """The command.
+
+    Args:
+      argv: command line without the program, None for the process's own.
+    """
+    parser = _Parser(
+        prog="python -m oass_jax.table", description=__doc__.splitlines()[0], allow_abbrev=False
+    )
+    parser.add_argument(
+        "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="of a run, or a folder of such"
+    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write tables.md and CSV there")
+    for flag, (default, text) in FLAGS.items():
+        parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
+    args = parser.parse_args(argv)
+    try:
+        files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
+        if args.out is not None:
+            _write(args.out, files)
+    except UserError as error:
+        fail(str(error))
+    print(files["tables.md"], end="")
+
+
+def create_files(
+    places: Sequence[Path], *, evaluation: str | None, test: str | None
+) -> dict[str, str]:
+    """Makes the tables.
+
+    Args:
+      places: workdirs, or folders of them.
+      evaluation: `DATASET_SPLIT` of Tables 1 and 3; None for the default or the only one.
+      test: the same for Table 2.
+
+    Returns:
+      Name of a file -> its text.
+
+    Raises:
+      UserError: no runs there, or not evaluated on what was asked for.
+    """
+    runs, notes = run.read_all(run.find(places))
+    wanted = {"--eval": evaluation, "--test": test}
+    chosen = {
+        flag: table.choose_evaluation(
+            runs, flag=flag, wanted=wanted[flag], default=default, is_test=flag == "--test"
+        )
+        for flag, (default, _) in FLAGS.items()
+    }
+    groups = {}
+    for name in chosen.values():
+        groups[name], more = table.group_runs(runs, name)
+        notes += more
+    tables = [
+        table.create_table(of_paper, name, groups[name])
+        for of_paper in paper.TABLES
+        for name in [chosen["--test" if of_paper.number == 2 else "--eval"]]
+    ]
+    # Elsewhere, as in the demo, nothing is meant to be as on the pages.
+    if chosen["--eval"] == paper.TABLES[0].evaluation:
+        notes += table.unlike_their_pages(groups[chosen["--eval"]], _pages())
+    notes += table.in_no_table(runs, chosen.values())
+    # Both evaluations may have told the same.
+    files = {"tables.md": render.markdown(tables, dict.fromkeys(notes))}
+    files |= {f"table{one.paper.number}.csv": _csv(render.table_rows(one)) for one in tables}
+    return files | {"runs.csv": _csv(render.run_rows(runs, groups))}
+
+
+def _pages() -> dict[str, dict[str, Any]]:
+    folder = Path(__file__).parents[1] / "configs"
+    return {
+        name: run.flatten(importlib.import_module(f"configs.{name}").get_config().to_dict())
+        for name in paper.ROWS
+        if (folder / f"{name}.py").is_file()
+    }
+
+
+def _csv(rows: list[list[Any]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def _write(folder: Path, files: dict[str, str]) -> None:
+    """Writes each file whole or not."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, text in files.items():
+            temporary = folder / f"{name}.tmp"
+            temporary.write_text(text, encoding="utf-8")
+            os.replace(temporary, folder / name)
+    except OSError as error:
+        raise UserError(f"cannot write to --out={folder}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from configs import default
+from oass_jax.figures import paper
+from oass_jax.figures.run import flatten
+
+SHARED = flatten(default.get_config().to_dict())
+CENTER = {"keypoint.strategy": "center", "teacher.mode": "siamese"}
+NO_TEACHER = {"teacher.mode": "none"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "row"),
+    [
+        ({}, "max"),
+        ({"model.csi": True}, "max_csi"),
+        ({"model.csi": False}, "max"),
+        ({"keypoint.strategy": "gt_bbox", "model.csi": True}, "gt_bbox_csi"),
+        ({"model.encoder": "resnet_tiny"}, "max"),
+        ({"model.encoder": "resnet101"}, None),
+        ({"teacher.mode": "siamese"}, None),
+        ({"keypoint.strategy": "center"}, None),
+        (CENTER, "puzzlecam"),
+        (CENTER | {"model.encoder": "resnet101"}, "puzzlecam_r101"),
+        (CENTER | {"model.csi": True}, None),
+        (NO_TEACHER, "supervised"),
+        (NO_TEACHER | {"keypoint.strategy": "center"}, "supervised"),
+        (NO_TEACHER | {"model.csi": True}, None),
+        (NO_TEACHER | {"regions.count": 4}, "mcar"),
+        (NO_TEACHER | {"regions.count": 0}, "supervised"),
+        (NO_TEACHER | {"model.graph": True}, "ssgrl"),
+        (NO_TEACHER | {"model.graph": True, "model.encoder": "resnet101"}, "ssgrl_r101"),
+        (NO_TEACHER | {"model.graph": True, "regions.count": 4}, None),
+        ({"model.graph": True}, None),
+    ],
+)
+def test_a_run_belongs_where_its_fields_say(fields, row):
+    assert paper.row_of(SHARED | fields) == row
+
+
+def test_every_row_can_be_reached():
+    cases = itertools.product(
+        ("center", *paper.STRATEGIES),
+        ("none", "siamese", "ema"),
+        (False, True),
+        ("resnet50", "resnet101"),
+        (0, 4),
+        (False, True),
+    )
+    names = ("keypoint.strategy", "teacher.mode", "model.csi", "model.encoder")
+    names += ("regions.count", "model.graph")
+    reached = {paper.row_of(dict(zip(names, case, strict=True))) for case in cases}
+    assert reached - {None} == set(paper.ROWS)
+
+
+def test_the_figures_agree_between_the_tables_of_val():
+    """Ours in Table 1 are with CSI, so Table 3 prints the same."""
+    first, _, third = paper.TABLES
+    of_third = {row.name: row.map for row in third.rows}
+    common = [row for row in first.rows if row.name in of_third]
+    assert {row.name: row.map for row in common} == {
+        "gt_bbox_csi": 92.62,
+        "max_csi": 92.45,
+        "ctopk_w_csi": 92.20,
+    }
+    assert all(of_third[row.name] == row.map for row in common)
+
+
+def test_a_row_is_not_compared_with_itself():
+    assert paper.baseline_row("max", "puzzlecam") == "puzzlecam"
+    assert paper.baseline_row("puzzlecam", "puzzlecam") is None
+    assert paper.baseline_row("max_csi", "without_csi") == "max"
+    assert paper.baseline_row("max", "without_csi") is None
+
+
+def test_the_launcher_runs_the_rows_of_the_tables():
+    text = (Path(__file__).parents[2] / "launch" / "table.sh").read_text()
+    rows = text.split('\nrows="')[1].split('"')[0].split()
+    assert sorted(rows) == sorted(paper.ROWS)
