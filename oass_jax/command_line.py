@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 
 from configs import default
 from oass_jax.data.errors import UserError, nearest
+from oass_jax.figures.run import flatten
 
 PREFIX = "--config."
 
@@ -57,8 +58,8 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: names the field, its value and what it accepts.
     """
-    template = flatten(default.get_config())
-    for name, value in flatten(config).items():
+    template = flatten(default.get_config().to_dict())
+    for name, value in flatten(config.to_dict()).items():
         if name in default.CHOICES and value not in default.CHOICES[name]:
             choices = default.CHOICES[name]
             raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
@@ -69,15 +70,6 @@ def check_config(config: ConfigDict) -> None:
             _check_number(name, number)
     _check_together(config)
     _check_paths(config)
-
-
-def flatten(config: ConfigDict, prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value of every field of a nested config."""
-    fields = {}
-    for name, value in config.items():
-        nested = isinstance(value, ConfigDict)
-        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return fields
 
 
 def _check_length(name: str, value: tuple, length: int) -> None:
@@ -101,7 +93,7 @@ def _check_together(config: ConfigDict) -> None:
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")
     for name in ("augment.image_px", "eval.image_px"):
-        if (value := flatten(config)[name]) % 32:
+        if (value := flatten(config.to_dict())[name]) % 32:
             near = max(32, round(value / 32) * 32)
             raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
     most = config.augment.image_px // 32
@@ -123,7 +115,7 @@ def _check_together(config: ConfigDict) -> None:
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
     for name in ("teacher.ema_decay", "augment.flip_probability", "regions.threshold"):
-        if (value := flatten(config)[name]) > 1:
+        if (value := flatten(config.to_dict())[name]) > 1:
             raise UserError(f"{PREFIX}{name}={value} is above 1")
     if config.data.cache and config.data.num_workers:
         raise UserError(
@@ -133,7 +125,7 @@ def _check_together(config: ConfigDict) -> None:
 
 def _check_paths(config: ConfigDict) -> None:
     for name in ("data.manual_dir", "model.pretrained"):
-        path = Path(flatten(config)[name]).expanduser()
+        path = Path(flatten(config.to_dict())[name]).expanduser()
         is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
         if str(path) != "." and is_path and not path.exists():
             siblings = [str(p) for p in path.parent.glob("*")]
@@ -169,7 +161,7 @@ def _flag_names() -> list[str]:
 
 def _explain(argv: Sequence[str], error: Exception) -> str:
     """Says which word of the command line an error is about."""
-    fields = flatten(default.get_config())
+    fields = flatten(default.get_config().to_dict())
     for word in argv[1:]:
         name, _, value = word.partition("=")
         if name == "--config" and value:

@@ -101,7 +101,7 @@ def test_choices_are_what_the_code_knows():
 
 
 def test_rules_name_fields_that_exist():
-    fields = command_line.flatten(default.get_config())
+    fields = command_line.flatten(default.get_config().to_dict())
     rules = set(default.CHOICES) | set(default.MINIMUM) | set(default.LISTS)
     assert rules <= set(fields)
 

@@ -24,6 +24,8 @@ WITHOUT_EFFECT = frozenset(
         "eval.batch_size",
         "eval.every_epochs",
         "eval.checkpoint",
+        "eval.competition",
+        "teacher.chunk_pairs",
         "checkpoint.every_steps",
         "checkpoint.keep_last",
     }
@@ -32,9 +34,11 @@ WITHOUT_EFFECT = frozenset(
 OF_PATCHES = (
     "keypoint.",
     "teacher.ema_",
+    "teacher.resize_",
     "loss.alpha_p",
     "loss.alpha_re",
     "loss.re_",
+    "loss.pcl_",
     "loss.start_",
 )
 SAID_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
@@ -179,7 +183,8 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
     for name, value in (summary or {}).items():
         if name in SAID_BY_EVALUATION or f"eval.{name}" in fields:
             known[f"eval.{name}"] = value
-    ignored = OF_PATCHES if fields.get("teacher.mode") == "none" else ()
+    # The class maps are measured by themselves, whatever was trained.
+    ignored = ("cam.", *(OF_PATCHES if fields.get("teacher.mode") == "none" else ()))
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in known.items()

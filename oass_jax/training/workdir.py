@@ -16,6 +16,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from oass_jax.data.errors import UserError
 
@@ -102,10 +103,10 @@ def write_start(
       nothing.
     """
     config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    former = _flat(read_json(folder / "config.json", config))
+    former = flatten_dict(read_json(folder / "config.json", config), sep=".")
     notes = [
         f"changed since the last start: {name} was {former.get(name)!r}, is {now!r}"
-        for name, now in _flat(config).items()
+        for name, now in flatten_dict(config, sep=".").items()
         if former.get(name) != now
     ]
     starts = read_json(folder / "env.json", {"starts": []})["starts"]
@@ -204,15 +205,6 @@ The same command continues the run; when it is finished it shows the result.
 | `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
 | `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
 """
-
-
-def _flat(config: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value of every field of a nested config."""
-    fields = {}
-    for name, value in config.items():
-        nested = isinstance(value, dict)
-        fields |= _flat(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return fields
 
 
 def _now() -> str:

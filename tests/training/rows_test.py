@@ -11,6 +11,7 @@ from configs import default, demo, max_csi, mcar, ssgrl
 from configs import max as max_page
 from oass_jax import command_line
 from oass_jax.evaluation import evaluate
+from oass_jax.figures.run import flatten
 from oass_jax.training import parts
 from tests.training.step_test import NUM_CLASSES, Run, batch, tiny
 
@@ -55,8 +56,8 @@ def test_a_page_of_the_demo_keeps_its_method(page):
     config, own = demo.get_config(page), config_of(page)
     command_line.check_config(config)
     for field in ("keypoint.strategy", "teacher.mode", "model.csi", "regions.count", "eval.logits"):
-        fields = command_line.flatten(config)
-        assert fields[field] == command_line.flatten(own)[field]
+        fields = flatten(config.to_dict())
+        assert fields[field] == flatten(own.to_dict())[field]
     assert config.data.dataset == "digit_scenes"
 
 
