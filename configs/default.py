@@ -92,6 +92,7 @@ def get_config() -> ml_collections.ConfigDict:
 
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
     model.graph = False  # classify by SSGRL's graph over the classes
+    model.label_vectors = ""  # .npy with its label vectors, [C, V]; '' learns them
 
     keypoint = config.keypoint = ml_collections.ConfigDict()
     # center (PuzzleCAM), max (Eq. 1); a keypoint for each label: cmax, ctopk, ctopk_w, gt_bbox

@@ -124,7 +124,7 @@ def _check_together(config: ConfigDict) -> None:
 
 
 def _check_paths(config: ConfigDict) -> None:
-    for name in ("data.manual_dir", "model.pretrained"):
+    for name in ("data.manual_dir", "model.pretrained", "model.label_vectors"):
         path = Path(flatten(config.to_dict())[name]).expanduser()
         is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
         if str(path) != "." and is_path and not path.exists():

@@ -5,6 +5,7 @@ ICCV 2019: semantic decoupling (Sec. 3.2) and semantic interaction (Sec. 3.3).
 """
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -12,9 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oass_jax.data.errors import UserError
+
 TIME_STEPS = 3
 ATTENTION_FEATURES = 1024
-VECTOR_SIZE = 300
 
 # What torch starts linear layers from, which the published code relies on.
 uniform = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -24,15 +26,19 @@ Dense = functools.partial(nn.Dense, kernel_init=uniform)
 class GraphHead(nn.Module):
     """Features -> logits by way of one graph node a class.
 
-    Deviation: the paper's label vectors are GloVe's and fixed. Here they start at random and are
-    learned. The graph is a parameter that nothing moves (`with_cooccurrence` sets it), so that it
-    is saved with the rest.
+    Deviation: the paper's label vectors are GloVe's and fixed. So they are here where they come
+    from a file; else they start at random and are learned. The graph, and such vectors, are
+    parameters that nothing moves (`prepare` sets them), so that they are saved with the rest.
 
     Attributes:
       num_classes: C.
+      vector_size: Numbers of a label vector, V.
+      learn_vectors: Whether the label vectors are learned.
     """
 
     num_classes: int
+    vector_size: int = 300
+    learn_vectors: bool = True
 
     @nn.compact
     def __call__(self, features: jax.Array) -> jax.Array:
@@ -56,8 +62,10 @@ class GraphHead(nn.Module):
 
     def _decouple(self, features: jax.Array) -> jax.Array:
         """Features [B, hw, D], attended by each class's label vector: [B, C, D]."""
-        shape = (self.num_classes, VECTOR_SIZE)
+        shape = (self.num_classes, self.vector_size)
         vectors = self.param("label_vectors", nn.initializers.normal(1.0), shape)
+        if not self.learn_vectors:
+            vectors = jax.lax.stop_gradient(vectors)
         dense = functools.partial(Dense, ATTENTION_FEATURES, use_bias=False)
         seen = dense(name="attend_features")(features)
         meant = dense(name="attend_vectors")(vectors)
@@ -86,7 +94,9 @@ class GatedUpdate(nn.Module):
         return (1.0 - update) * state + update * candidate
 
 
-def with_cooccurrence(variables: dict[str, Any], label: np.ndarray) -> dict[str, Any]:
+def prepare(
+    variables: dict[str, Any], label: np.ndarray, vectors: np.ndarray | None
+) -> dict[str, Any]:
     """Sets the graph to how often one class comes with another in the training labels.
 
     Deviation: the paper does not say what a class is to itself; here nothing, since a gated update
@@ -95,6 +105,7 @@ def with_cooccurrence(variables: dict[str, Any], label: np.ndarray) -> dict[str,
     Args:
       variables: of a network with a `GraphHead` as `graph_head`.
       label: `[N, C]`, 1 for the classes that are present.
+      vectors: `[C, V]` label vectors; None leaves those there are.
 
     Returns:
       The variables, with entry (c, d) the share of the images of class c that class d is in, too.
@@ -104,4 +115,32 @@ def with_cooccurrence(variables: dict[str, Any], label: np.ndarray) -> dict[str,
     count = np.maximum(np.diag(together), 1.0)
     graph = together / count[:, None] * (1.0 - np.eye(len(count)))
     head = variables["params"]["graph_head"] | {"graph": jnp.asarray(graph, jnp.float32)}
+    if vectors is not None:
+        head |= {"label_vectors": jnp.asarray(vectors)}
     return variables | {"params": variables["params"] | {"graph_head": head}}
+
+
+def read_vectors(path: str, num_classes: int) -> np.ndarray:
+    """Reads label vectors.
+
+    Args:
+      path: of a `.npy` file with one row a class, in the order of the classes.
+      num_classes: C.
+
+    Returns:
+      float32 `[C, V]`.
+
+    Raises:
+      UserError: there is no such file, or it holds something else.
+    """
+    try:
+        vectors = np.load(Path(path).expanduser(), allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is not a .npy file with label vectors ({error})") from error
+    is_table = isinstance(vectors, np.ndarray) and vectors.ndim == 2
+    if not is_table or len(vectors) != num_classes or not np.issubdtype(vectors.dtype, np.floating):
+        shape = getattr(vectors, "shape", "no array")
+        raise UserError(
+            f"{path} holds {shape}: label vectors are numbers [{num_classes}, V], one row a class"
+        )
+    return vectors.astype(np.float32)

@@ -71,22 +71,20 @@ class Network(nn.Module):
       encoder: f. Called as `encoder(images, train=...)`, gives features [B, h, w, D].
       num_classes: C.
       csi: Whether class-specific instances are classified, too.
-      graph: Whether SSGRL's graph classifies in place of the class maps, which then read the
-        features without teaching them.
+      graph_head: SSGRL's classifier, in place of the class maps, which then read the features
+        without teaching them; None for none.
     """
 
     encoder: nn.Module
     num_classes: int
     csi: bool = False
-    graph: bool = False
+    graph_head: GraphHead | None = None
 
     def setup(self) -> None:
         """Builds g; linen adopts f under its attribute's name."""
         self.head = ClassHead(self.num_classes)
         if self.csi:
             self.instance_head = InstanceHead(self.num_classes)
-        if self.graph:
-            self.graph_head = GraphHead(self.num_classes)
 
     def encode(self, images: jax.Array, *, train: bool) -> jax.Array:
         """f: normalised images [B, H, W, 3] -> features [B, h, w, D] in the encoder's dtype."""
@@ -104,12 +102,13 @@ class Network(nn.Module):
 
         Returns:
           The class maps before any ReLU, float32 [B, h, w, C]; and by name float32 logits [B, C]:
-          `base`, the spatial mean of the maps, and with `csi` or `graph` those of the instances
-          or the graph.
+          `base`, the spatial mean of the maps, and where they are used `csi` of the instances and
+          `graph`.
         """
-        cam = self.classify(jax.lax.stop_gradient(features) if self.graph else features)
+        has_graph = self.graph_head is not None
+        cam = self.classify(jax.lax.stop_gradient(features) if has_graph else features)
         logits = {"base": cam.mean(axis=(1, 2))}
-        if self.graph:
+        if has_graph:
             logits["graph"] = self.graph_head(features)
         if self.csi:
             logits["csi"] = self.instance_head(features, cam)

@@ -207,7 +207,8 @@ def _restore_or_start(
     notes = []
     variables = parts.init_variables(network, config.seed)
     if config.model.graph:
-        variables = graph.with_cooccurrence(variables, split.labels())
+        vectors = parts.label_vectors(config, len(split.class_names))
+        variables = graph.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
         variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
         notes.append(report.summary())

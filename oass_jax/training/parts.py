@@ -16,7 +16,7 @@ from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 from oass_jax.evaluation.evaluate import predict_step
 from oass_jax.method import keypoint, loss, region
-from oass_jax.model import resnet
+from oass_jax.model import graph, resnet
 from oass_jax.model.network import Network
 from oass_jax.training import optimizer
 from oass_jax.training.state import TrainState, create_state
@@ -121,14 +121,33 @@ def create_schedule(config: ConfigDict, num_examples: int) -> Schedule:
 
 
 def create_network(config: ConfigDict, num_classes: int) -> Network:
-    """Builds encoder and classifier.
+    """Builds encoder and classifiers.
 
     Args:
       config: `model` is read.
       num_classes: C.
+
+    Raises:
+      UserError: `model.label_vectors` does not hold them.
     """
     encoder = resnet.ENCODERS[config.model.encoder](dtype=jnp.dtype(config.model.dtype))
-    return Network(encoder, num_classes, csi=config.model.csi, graph=config.model.graph)
+    graph_head = None
+    if config.model.graph:
+        vectors = label_vectors(config, num_classes)
+        fixed = {} if vectors is None else {"vector_size": vectors.shape[1], "learn_vectors": False}
+        graph_head = graph.GraphHead(num_classes, **fixed)
+    return Network(encoder, num_classes, csi=config.model.csi, graph_head=graph_head)
+
+
+def label_vectors(config: ConfigDict, num_classes: int) -> np.ndarray | None:
+    """The `[C, V]` label vectors of SSGRL's graph; None where they are learned.
+
+    Args:
+      config: `model.label_vectors` is read.
+      num_classes: C.
+    """
+    path = config.model.label_vectors
+    return graph.read_vectors(path, num_classes) if path else None
 
 
 def create_optimizer(

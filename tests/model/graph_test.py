@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
+from oass_jax.data.errors import UserError
 from oass_jax.model import graph
 from oass_jax.model.network import Network
 from oass_jax.model.resnet import ResNet
@@ -57,7 +58,7 @@ def test_equals_the_equations_written_out(head):
 
 def test_cooccurrence_by_hand():
     variables = {"params": {"graph_head": {"graph": None, "bias": 1}, "head": 2}, "batch_stats": 3}
-    changed = graph.with_cooccurrence(variables, LABEL)
+    changed = graph.prepare(variables, LABEL, None)
     expected = [[0, 2 / 3, 1 / 3, 0], [1, 0, 1 / 2, 0], [1 / 2, 1 / 2, 0, 0], [0, 0, 0, 0]]
     assert_allclose(changed["params"]["graph_head"]["graph"], expected, rtol=1e-6)
     assert changed["params"]["graph_head"]["bias"] == 1
@@ -85,7 +86,8 @@ def test_the_graph_connects_the_classes(head):
 
 
 def test_class_maps_do_not_teach_the_encoder_of_a_graph():
-    network = Network(ResNet((1, 1, 1, 1), width=4, dtype=jnp.float32), NUM_CLASSES, graph=True)
+    encoder = ResNet((1, 1, 1, 1), width=4, dtype=jnp.float32)
+    network = Network(encoder, NUM_CLASSES, graph_head=graph.GraphHead(NUM_CLASSES))
     images = jnp.ones((1, 32, 32, 3))
     variables = jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(images)
 
@@ -96,3 +98,27 @@ def test_class_maps_do_not_teach_the_encoder_of_a_graph():
     for kind, teaches in (("base", False), ("graph", True)):
         grads = jax.jit(jax.grad(total), static_argnums=1)(variables["params"], kind)
         assert any(map(jnp.any, jax.tree.leaves(grads["encoder"]))) == teaches
+
+
+def test_label_vectors_of_a_file_are_fixed(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(NUM_CLASSES, 7))
+    np.save(tmp_path / "vectors.npy", vectors)
+    read = graph.read_vectors(str(tmp_path / "vectors.npy"), NUM_CLASSES)
+    module = graph.GraphHead(NUM_CLASSES, vector_size=7, learn_vectors=False)
+    params = jax.jit(module.init)(jax.random.key(0), FEATURES)["params"]
+    params = graph.prepare({"params": {"graph_head": params}}, LABEL, read)["params"]["graph_head"]
+    assert_allclose(params["label_vectors"], vectors, rtol=1e-6)
+    grads = jax.grad(lambda p: module.apply({"params": p}, FEATURES).sum())(params)
+    assert_array_equal(grads["label_vectors"], 0)
+
+
+@pytest.mark.parametrize(
+    "vectors", [np.ones((3, 7)), np.ones(4), np.array([["a"] * 7] * 4), np.array([[{}] * 7] * 4)]
+)
+def test_other_files_than_label_vectors_are_one_sentence(vectors, tmp_path):
+    path = tmp_path / "vectors.npy"
+    np.save(path, vectors)
+    with pytest.raises(UserError, match=r"vectors\.npy"):
+        graph.read_vectors(str(path), NUM_CLASSES)
+    with pytest.raises(UserError, match="label vectors"):
+        graph.read_vectors(str(tmp_path / "missing.npy"), NUM_CLASSES)

@@ -13,6 +13,7 @@ from configs import max as max_config
 from configs import puzzlecam, supervised
 from oass_jax.image import augment
 from oass_jax.method import keypoint
+from oass_jax.model.graph import GraphHead
 from oass_jax.model.network import Network
 from oass_jax.training import parts, state, step
 
@@ -69,7 +70,7 @@ class Run:
             OneBlock(jnp.dtype(config.model.dtype)),
             NUM_CLASSES,
             csi=config.model.csi,
-            graph=config.model.graph,
+            graph_head=GraphHead(NUM_CLASSES) if config.model.graph else None,
         )
         self.method = parts.create_method(config, schedule, self.mesh)
         tx, _ = parts.create_optimizer(config, schedule)
