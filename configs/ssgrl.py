@@ -3,8 +3,9 @@
     python -m oass_jax.main --config=configs/ssgrl.py --workdir=runs/ssgrl
 
 Semantic decoupling and a gated graph network over the classes, whose edges are counted from the
-training labels. Label vectors are learned, or come from `--config.model.label_vectors`; optimiser and input are those of the other rows, not
-those of its authors (only `layer4` and the classifier trained, at 1e-5, on 576 px).
+training labels. Label vectors are learned, or read from `--config.model.label_vectors`; optimiser
+and input are those of the other rows, not those of its authors (only `layer4` and the classifier
+trained, at 1e-5, on 576 px).
 """
 
 from configs import supervised
