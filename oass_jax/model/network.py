@@ -13,6 +13,11 @@ from oass_jax.model.graph import GraphHead
 kernel_init = nn.initializers.variance_scaling(2.0, "fan_in", "normal")
 
 
+def _identity(key: jax.Array, shape: tuple[int, int], dtype: Any) -> jax.Array:
+    del key
+    return jnp.eye(*shape, dtype=dtype)
+
+
 class ClassHead(nn.Module):
     """g: a 1x1 convolution without bias from features to class maps.
 
@@ -39,6 +44,9 @@ class ClassHead(nn.Module):
 class InstanceHead(nn.Module):
     """The classifier of class-specific instances (Sec. 2.2), factored as in `method.csi`.
 
+    Deviation: the paper does not say what its last convolution, from C to C, starts from. Here it
+    is the identity, each class with its own instance: a random mixture takes epochs to undo.
+
     Attributes:
       num_classes: C.
     """
@@ -56,7 +64,8 @@ class InstanceHead(nn.Module):
         bias = self.param("instance_bias", nn.initializers.zeros, (self.num_classes,))
         maps = csi.instance_maps(projection, csi.class_mask(cam), bias)
         # The one from C to C is linear, so the mean over cells can be taken first.
-        return dense(name="merge")(maps.mean(axis=(1, 2)))
+        merge = dense(kernel_init=_identity, name="merge")
+        return merge(maps.mean(axis=(1, 2)))
 
 
 class Network(nn.Module):

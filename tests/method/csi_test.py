@@ -71,3 +71,9 @@ def test_gradients_are_finite_where_no_class_responds():
             lambda f: module.apply(variables, f, -jnp.ones((1, 2, 2, NUM_CLASSES))).sum()
         )(features)
     assert_allclose(grads, 0)  # everything is masked
+
+
+def test_at_first_each_class_has_its_own_instance():
+    features, cam = arrays()
+    params = InstanceHead(NUM_CLASSES).init(jax.random.key(0), features, cam)["params"]
+    assert_allclose(params["merge"]["kernel"], np.eye(NUM_CLASSES))
