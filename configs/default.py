@@ -62,7 +62,14 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 120.0  # (*) passes over the training split; need not be whole
     config.batch_size = 32  # (*) over all devices
     config.log_every_steps = 50  # a line on the console and in metrics.jsonl
+    _add_input(config)
+    _add_method(config)
+    _add_run(config)
+    return config.lock()
 
+
+def _add_input(config: ml_collections.ConfigDict) -> None:
+    """What comes in, and how it is placed on the canvas of the network."""
     data = config.data = ml_collections.ConfigDict()
     data.dataset = "voc/2012"  # name of a tfds builder: voc/2012, voc/2007, digit_scenes
     data.split = "train_aug"  # 10,582 images: segmentation train and SBD, without val
@@ -70,26 +77,25 @@ def get_config() -> ml_collections.ConfigDict:
     data.manual_dir = ""  # folder of the tars, if they are not to be downloaded
     data.canvas_px = 512  # images are decoded onto a square this large; larger ones are shrunk
     data.max_boxes = 64  # most objects an image may have; VOC2012 has up to 56
-    data.difficult = (
-        "positive"  # (*) classes with difficult objects only: positive, ignore, negative
-    )
+    # (*) what classes become whose objects are all difficult: positive, ignore, negative
+    data.difficult = "positive"
     data.num_workers = 0  # processes that decode; 0 decodes in threads of this one
     data.num_threads = 16  # threads that decode, in each process
     data.cache = False  # keep decoded images in memory: 6 to 8 GB for train_aug; needs 0 workers
 
     augment = config.augment = ml_collections.ConfigDict()
     augment.image_px = 512  # side of the network's input, a multiple of 32
-    augment.long_side_px = (
-        320,
-        640,
-    )  # images are resized to a long side from this range, inclusive
+    # images are resized to a long side from this range, inclusive
+    augment.long_side_px = (320, 640)
     augment.flip_probability = 0.5  # of exchanging left and right; 0 where that makes another class
 
+
+def _add_method(config: ml_collections.ConfigDict) -> None:
+    """The network, keypoints, teacher and losses."""
     model = config.model = ml_collections.ConfigDict()
     model.encoder = "resnet50"  # resnet50, resnet101, resnet_tiny
     model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
     model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
-
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
     model.graph = False  # classify by SSGRL's graph over the classes
     model.label_vectors = ""  # .npy with its label vectors, [C, V]; '' learns them
@@ -101,18 +107,16 @@ def get_config() -> ml_collections.ConfigDict:
     keypoint.k = 5  # (*) most local maxima of ctopk and ctopk_w
     keypoint.window_cells = 3  # (*) a local maximum is the highest in a square this large; odd
     keypoint.literal_eq = False  # (*) ctopk_w as printed, which divides by k twice
-    keypoint.offset_cells = (
-        0.0  # (*) cut at the cell's upper left corner; 0.5 at its centre, rounded
-    )
+    # (*) cut at the cell's upper left corner; 0.5 at its centre, rounded
+    keypoint.offset_cells = 0.0
     keypoint.margin_cells = 4  # (*) least height and width of a patch
     keypoint.valid_only = True  # (*) never choose a cell of the padding
 
     teacher = config.teacher = ml_collections.ConfigDict()
     teacher.mode = "ema"  # ema (OASS), siamese (PuzzleCAM), none (supervised, no patches at all)
     teacher.ema_decay = 0.999  # (*) reached by warm-up, min(ema_decay, (1 + t) / (10 + t))
-    teacher.resize_patches = (
-        True  # to half the image's sides; else as they are, at 4 times the cost
-    )
+    # to half the image's sides; else they stay as they are, at four times the cost
+    teacher.resize_patches = True
     teacher.chunk_pairs = 8  # (image, class) pairs a device computes together; memory, not results
 
     regions = config.regions = ml_collections.ConfigDict()
@@ -128,6 +132,9 @@ def get_config() -> ml_collections.ConfigDict:
     loss.re_reduction = "masked"  # (*) L_re counts labelled classes (masked) or every class (mean)
     loss.pcl_classes = "own"  # (*) a pair's L_p-cl is about its own class, or all
 
+
+def _add_run(config: ml_collections.ConfigDict) -> None:
+    """Optimisation, evaluation and checkpoints."""
     optimizer = config.optimizer = ml_collections.ConfigDict()
     optimizer.encoder_learning_rate = 1e-4  # (*) Adam, after the warm-up
     optimizer.head_learning_rate = 1e-3  # (*) the same for what starts untrained
@@ -135,16 +142,15 @@ def get_config() -> ml_collections.ConfigDict:
     optimizer.warmup_epochs = 1.0  # (*) linear from 0; then half a cosine to 0
 
     evaluation = config.eval = ml_collections.ConfigDict()
-    evaluation.dataset = data.get_ref("dataset")
+    evaluation.dataset = config.data.get_ref("dataset")
     evaluation.split = "val"  # 1,449 images: segmentation val
     evaluation.image_px = 512  # side of the canvas; larger images are shrunk
     evaluation.batch_size = 32
     evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
     evaluation.every_epochs = 5.0  # and once at the end
     evaluation.weights = "student"  # (*) or ema, for the files that are written
-    evaluation.logits = (
-        "base"  # base (mean of the class maps), csi, graph, regions; mean, max of all
-    )
+    # base (the mean of the class maps), csi, graph, regions; or mean or max of all there are
+    evaluation.logits = "base"
     evaluation.scales = (1.0,)  # sizes of an image whose logits are averaged
     evaluation.flip = False  # average with the mirrored image, too
     evaluation.checkpoint = "last"  # last or best, for --mode=eval
@@ -162,4 +168,3 @@ def get_config() -> ml_collections.ConfigDict:
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # and at every evaluation
     checkpoint.keep_last = 2  # beside the best by validation mAP
-    return config.lock()
