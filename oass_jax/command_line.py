@@ -104,7 +104,8 @@ def _check_together(config: ConfigDict) -> None:
         )
     if config.keypoint.window_cells % 2 == 0:
         raise UserError(
-            f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no middle: odd"
+            f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no cell in the "
+            "middle: choose an odd number"
         )
     kinds = {"csi": config.model.csi, "graph": config.model.graph, "regions": config.regions.count}
     there = ["base", *(kind for kind, used in kinds.items() if used)]
@@ -126,7 +127,7 @@ def _check_together(config: ConfigDict) -> None:
 def _check_paths(config: ConfigDict) -> None:
     for name in ("data.manual_dir", "model.pretrained", "model.label_vectors"):
         path = Path(flatten(config.to_dict())[name]).expanduser()
-        is_path = name == "data.manual_dir" or path.suffix == ".safetensors"
+        is_path = name != "model.pretrained" or path.suffix == ".safetensors"
         if str(path) != "." and is_path and not path.exists():
             siblings = [str(p) for p in path.parent.glob("*")]
             raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")

@@ -51,6 +51,10 @@ def main(*words):
         ([MAX, "--workdir=w", "--config.keypoint.margin_cells=17"], "at most 16 fit"),
         ([MAX, "--workdir=w", "--config.data.manual_dir=configz"], "did you mean configs?"),
         ([MAX, "--workdir=w", "--config.model.pretrained=x.safetensors"], "does not exist"),
+        ([MAX, "--workdir=w", "--config.model.label_vectors=x.npy"], "does not exist"),
+        ([MAX, "--workdir=w", "--config.eval.logits=csi"], "this config has base only"),
+        ([MAX, "--workdir=w", "--config.keypoint.window_cells=4"], "choose an odd number"),
+        (["--config=configs/demo.py:ctopkw", "--workdir=w"], "did you mean ctopk_w?"),
         (
             ["--config=configs/supervised.py", "--workdir=w", "--config.eval.weights=ema"],
             "mode=ema",

@@ -32,12 +32,12 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def command(data_dir, folder, *changes, page="demo"):
+def command(data_dir, folder, *changes, page="demo.py"):
     return [
         sys.executable,
         "-m",
         "oass_jax.main",
-        f"--config=configs/{page}.py",
+        f"--config=configs/{page}",
         f"--workdir={folder}",
         f"--config.data.data_dir={data_dir}",
         "--config.data.split=train[:240]",
@@ -288,23 +288,32 @@ def test_two_processes_do_what_one_does(finished, data_dir, tmp_path):
     assert list(losses.values()) == pytest.approx(list(expected.values()), rel=0.05)
 
 
-@pytest.mark.parametrize("page", ["supervised", "puzzlecam"])
-def test_the_baselines_run_in_the_same_loop(page, data_dir, tmp_path):
-    words = command(
-        data_dir,
-        tmp_path,
-        "--config.data.dataset=digit_scenes",
-        "--config.model.encoder=resnet_tiny",
-        "--config.model.dtype=float32",
-        "--config.model.pretrained=",
-        "--config.keypoint.margin_cells=1",
-        "--config.num_epochs=0.2",
-        page=page,
-    )
-    done = run(words)
+@pytest.mark.parametrize(
+    ("page", "losses"),
+    [
+        ("supervised", {"loss_cls"}),
+        ("puzzlecam", {"loss_cls", "loss_pcl", "loss_re"}),
+        ("ctopk_w_csi", {"loss_cls", "loss_pcl", "loss_re", "loss_csi"}),
+        ("mcar", {"loss_cls", "loss_regions"}),
+        ("ssgrl", {"loss_cls", "loss_graph"}),
+    ],
+)
+def test_every_kind_of_row_runs_in_the_same_loop(page, losses, data_dir, tmp_path):
+    words = command(data_dir, tmp_path, "--config.num_epochs=0.2", page=f"demo.py:{page}")
+    done = run(words, devices=2)
     assert done.returncode == 0, done.stderr
     assert rows(tmp_path)[-1]["val/map"] > 0
-    assert ("train/loss_re" in rows(tmp_path)[0]) == (page == "puzzlecam")
+    found = {name.removeprefix("train/") for name in rows(tmp_path)[0] if "loss_" in name}
+    assert found == losses
+    # Again from the checkpoint, at other sizes, and by all logits there are.
+    scales = ["--config.eval.scales=(0.5,1.0)", "--config.eval.flip=True"]
+    done = run([*words, "--mode=eval", "--config.eval.logits=mean", *scales])
+    assert done.returncode == 0, done.stderr
+    target = tmp_path / "eval" / "digit_scenes_val[:50]"
+    with np.load(target / "scores.npz") as arrays:
+        kinds = [array for name, array in arrays.items() if name.startswith("student/")]
+        assert len(kinds) == (1 if page in ("supervised", "puzzlecam") else 2)
+        np.testing.assert_allclose(arrays["prediction"], np.mean(kinds, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
