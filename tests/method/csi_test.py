@@ -77,3 +77,10 @@ def test_at_first_each_class_has_its_own_instance():
     features, cam = arrays()
     params = InstanceHead(NUM_CLASSES).init(jax.random.key(0), features, cam)["params"]
     assert_allclose(params["merge"]["kernel"], np.eye(NUM_CLASSES))
+
+
+def test_at_first_a_class_without_attention_is_thought_rare():
+    module, features = InstanceHead(NUM_CLASSES), arrays()[0]
+    nowhere = -np.ones((*SHAPE, NUM_CLASSES))
+    variables = module.init(jax.random.key(0), features, nowhere)
+    assert_allclose(jax.nn.sigmoid(module.apply(variables, features, nowhere)), 0.1, rtol=1e-5)
