@@ -1,0 +1,62 @@
+"""The benchmarks run, at a size that says nothing about speed."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from benchmarks import harness
+
+ROOT = Path(__file__).parents[1]
+SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]
+
+
+def run(*words):
+    command = [sys.executable, "-m", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_labels_are_spread_evenly_over_the_images():
+    label = harness.label_with(7, 3)
+    assert label.shape == (3, harness.NUM_CLASSES)
+    np.testing.assert_array_equal(label.sum(1), [3, 2, 2])
+
+
+def test_runs_are_timed_in_turns():
+    order = []
+
+    def timed(name):
+        order.append(name)
+        return float(len(order))
+
+    times = harness.in_turns({name: lambda name=name: timed(name) for name in "ab"}, 2)
+    assert order == ["a", "b", "a", "b"]
+    np.testing.assert_array_equal(times["b"], [2, 4])
+
+
+@pytest.mark.parametrize("name", ["step", "pairs"])
+def test_help_answers_without_jax(name):
+    code = f"import sys, benchmarks.{name}; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False"
+    assert "--image_px" in run(f"benchmarks.{name}", "--help").stdout
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "lines"),
+    [
+        ("step", ["--pages", "max", "ctopk_w_csi"], {"max", "ctopk_w_csi"}),
+        ("pairs", ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
+    ],
+)
+def test_a_benchmark_writes_what_it_prints(name, options, lines, tmp_path):
+    done = run(f"benchmarks.{name}", *SMALL, *options, f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / f"{name}.json").read_text())
+    assert set(result["seconds"]) == lines
+    assert all(len(seconds) == 2 for seconds in result["seconds"].values())
+    for row in result["table"]:
+        assert all(str(cell) in done.stdout for cell in row.values())
