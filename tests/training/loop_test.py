@@ -305,15 +305,19 @@ def test_every_kind_of_row_runs_in_the_same_loop(page, losses, data_dir, tmp_pat
     assert rows(tmp_path)[-1]["val/map"] > 0
     found = {name.removeprefix("train/") for name in rows(tmp_path)[0] if "loss_" in name}
     assert found == losses
-    # Again from the checkpoint, at other sizes, and by all logits there are.
+
+
+@pytest.mark.parametrize(("page", "kinds"), [("max", 1), ("max_csi", 2)])
+def test_eval_at_other_sizes_and_by_all_logits_there_are(page, kinds, data_dir, tmp_path):
+    words = command(data_dir, tmp_path, "--config.num_epochs=0.1", page=f"demo.py:{page}")
+    assert run(words).returncode == 0
     scales = ["--config.eval.scales=(0.5,1.0)", "--config.eval.flip=True"]
     done = run([*words, "--mode=eval", "--config.eval.logits=mean", *scales])
     assert done.returncode == 0, done.stderr
-    target = tmp_path / "eval" / "digit_scenes_val[:50]"
-    with np.load(target / "scores.npz") as arrays:
-        kinds = [array for name, array in arrays.items() if name.startswith("student/")]
-        assert len(kinds) == (1 if page in ("supervised", "puzzlecam") else 2)
-        np.testing.assert_allclose(arrays["prediction"], np.mean(kinds, axis=0), atol=1e-6)
+    with np.load(tmp_path / "eval" / "digit_scenes_val[:50]" / "scores.npz") as arrays:
+        found = [array for name, array in arrays.items() if name.startswith("student/")]
+        assert len(found) == kinds
+        np.testing.assert_allclose(arrays["prediction"], np.mean(found, axis=0), atol=1e-6)
 
 
 @pytest.mark.parametrize(
