@@ -24,27 +24,49 @@ def parser(description: str) -> ArgumentParser:
     options.add_argument("--dtype", default="float32", help="float32 or bfloat16")
     options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
     options.add_argument("--chunk_pairs", type=int, default=8)
-    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
+    add_out(options)
     return options
 
 
-def label_with(num_pairs: int, batch_size: int) -> np.ndarray:
-    """Labels `[batch_size, NUM_CLASSES]` with so many positives, spread evenly over the images."""
-    label = np.zeros((batch_size, NUM_CLASSES), np.int8)
+def add_out(options: ArgumentParser) -> None:
+    """The option that every benchmark has."""
+    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
+
+
+def label_with(num_pairs: int, batch_size: int, *, num_classes: int = NUM_CLASSES) -> np.ndarray:
+    """Labels `[batch_size, num_classes]` with so many positives, spread evenly over the images."""
+    label = np.zeros((batch_size, num_classes), np.int8)
     for pair in range(num_pairs):
         label[pair % batch_size, pair // batch_size] = 1
     return label
 
 
 class Step:
-    """One config's compiled training step, its state, and a batch on the device."""
+    """One config's compiled training step, its state, and a batch on the device.
 
-    def __init__(self, page: str, options: Namespace):
-        """Compiles and runs the first step.
+    Attributes:
+      compile_s: seconds to trace and compile.
+      flops: of the step, as XLA counts them.
+      peak_bytes: on one device: state, batch, and what the step needs on top, as XLA plans it.
+    """
+
+    def __init__(
+        self,
+        page: str,
+        options: Namespace,
+        *,
+        num_classes: int = NUM_CLASSES,
+        positives: float = POSITIVES,
+        **fields: Any,
+    ):
+        """Compiles the step; nothing has run yet.
 
         Args:
           page: name of a config.
           options: from `parser`.
+          num_classes: C.
+          positives: labels an image has on average.
+          **fields: of the config, such as `**{"teacher.mode": "none"}`.
         """
         import jax
 
@@ -58,8 +80,9 @@ class Step:
         config.augment.long_side_px = (options.image_px * 5 // 8, options.image_px * 5 // 4)
         config.keypoint.margin_cells = max(1, options.image_px // 128)
         config.teacher.chunk_pairs = options.chunk_pairs
-        mesh = parts.create_mesh(config)
-        network = parts.create_network(config, NUM_CLASSES)
+        config.update_from_flattened_dict(fields)
+        self._mesh = parts.create_mesh(config)
+        network = parts.create_network(config, num_classes)
         schedule = parts.create_schedule(config, 10_000)
         tx, _ = parts.create_optimizer(config, schedule)
         first = state.create_state(
@@ -68,14 +91,23 @@ class Step:
             rng=jax.random.PRNGKey(0),
             teacher=config.teacher.mode,
         )
-        self._mesh = mesh
-        self._state = jax.device_put(first, parts.replicated(mesh))
-        self._train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
-        num_pairs = round(POSITIVES * options.batch_size)
-        self._batch = self._put(label_with(num_pairs, options.batch_size), options.image_px)
+        self._state = jax.device_put(first, parts.replicated(self._mesh))
+        label = label_with(
+            round(positives * options.batch_size), options.batch_size, num_classes=num_classes
+        )
+        self._batch = self._put(label, options.image_px)
+        train_fn = parts.create_train_fn(config, network, tx, schedule, self._mesh)
         began = time.perf_counter()
-        self.run()
+        self._compiled = train_fn.lower(self._state, self._batch).compile()
         self.compile_s = time.perf_counter() - began
+        self.flops = self._compiled.cost_analysis()["flops"]
+        memory = self._compiled.memory_analysis()
+        self.peak_bytes = (
+            memory.argument_size_in_bytes
+            + memory.output_size_in_bytes
+            - memory.alias_size_in_bytes
+            + memory.temp_size_in_bytes
+        )
 
     def set_label(self, label: np.ndarray) -> None:
         """Other labels on the same images."""
@@ -88,7 +120,7 @@ class Step:
         import jax
 
         began = time.perf_counter()
-        self._state, metrics = self._train_fn(self._state, self._batch)
+        self._state, metrics = self._compiled(self._state, self._batch)
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - began
 
@@ -103,7 +135,7 @@ class Step:
             "size": np.full((num, 2), image_px, np.int32),
             "label": label,
             "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
-            "box_label": rng.integers(0, NUM_CLASSES, (num, 8)).astype(np.int32),
+            "box_label": rng.integers(0, label.shape[1], (num, 8)).astype(np.int32),
         }
         return parts.to_device(batch, tuple(batch), self._mesh)
 
@@ -121,9 +153,12 @@ def in_turns(
       before: called with the name before each run, untimed.
 
     Returns:
-      Name -> seconds `[repeats]`.
+      Name -> seconds `[repeats]`; a first round, which warms caches, is not counted.
     """
     times = {name: [] for name in runs}
+    for name, run in runs.items():
+        before(name)
+        run()
     for _ in range(repeats):
         for name, run in runs.items():
             before(name)

@@ -1,0 +1,46 @@
+"""Growth against the law it should follow, as a picture."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+
+def growth(
+    path: Path,
+    x: Sequence[float],
+    measured: Sequence[float],
+    law: Sequence[float],
+    *,
+    title: str,
+    xlabel: str,
+    ylabel: str,
+    law_label: str,
+) -> None:
+    """Draws measured points and the law as a line, from zero, and writes the file.
+
+    Args:
+      path: an image file; its folder is made.
+      x: what grows.
+      measured: medians.
+      law: the law's value at each x.
+      title: what was measured.
+      xlabel: with its unit.
+      ylabel: with its unit.
+      law_label: the law in words or symbols.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(4.8, 3.2), layout="constrained")
+    axes.plot(x, law, color="0.6", label=law_label)
+    axes.plot(x, measured, "o", color="C0", label="measured, median")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.set_ylim(0, 1.1 * max(np.max(law), np.max(measured)))
+    axes.set_xlim(left=0)
+    axes.legend(frameon=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=120)
+    pyplot.close(figure)
