@@ -6,7 +6,7 @@ Nothing here imports jax, so mistakes are told at once.
 import logging
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -59,7 +59,8 @@ def check_config(config: ConfigDict) -> None:
       UserError: names the field, its value and what it accepts.
     """
     template = flatten(default.get_config().to_dict())
-    for name, value in flatten(config.to_dict()).items():
+    fields = flatten(config.to_dict())
+    for name, value in fields.items():
         if name in default.CHOICES and value not in default.CHOICES[name]:
             choices = default.CHOICES[name]
             raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
@@ -68,8 +69,8 @@ def check_config(config: ConfigDict) -> None:
         numbers = value if isinstance(value, tuple) else (value,)
         for number in numbers:
             _check_number(name, number)
-    _check_together(config)
-    _check_paths(config)
+    _check_together(config, fields)
+    _check_paths(fields)
 
 
 def _check_length(name: str, value: tuple, length: int) -> None:
@@ -88,12 +89,12 @@ def _check_number(name: str, number: Any) -> None:
         raise UserError(f"{PREFIX}{name}={number}: must be finite and at least {least}")
 
 
-def _check_together(config: ConfigDict) -> None:
+def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
     low, high = config.augment.long_side_px
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")
     for name in ("augment.image_px", "eval.image_px"):
-        if (value := flatten(config.to_dict())[name]) % 32:
+        if (value := fields[name]) % 32:
             near = max(32, round(value / 32) * 32)
             raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
     most = config.augment.image_px // 32
@@ -116,7 +117,7 @@ def _check_together(config: ConfigDict) -> None:
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
     for name in ("teacher.ema_decay", "augment.flip_probability", "regions.threshold"):
-        if (value := flatten(config.to_dict())[name]) > 1:
+        if (value := fields[name]) > 1:
             raise UserError(f"{PREFIX}{name}={value} is above 1")
     if config.data.cache and config.data.num_workers:
         raise UserError(
@@ -124,9 +125,9 @@ def _check_together(config: ConfigDict) -> None:
         )
 
 
-def _check_paths(config: ConfigDict) -> None:
+def _check_paths(fields: Mapping[str, Any]) -> None:
     for name in ("data.manual_dir", "model.pretrained", "model.label_vectors"):
-        path = Path(flatten(config.to_dict())[name]).expanduser()
+        path = Path(fields[name]).expanduser()
         is_path = name != "model.pretrained" or path.suffix == ".safetensors"
         if str(path) != "." and is_path and not path.exists():
             siblings = [str(p) for p in path.parent.glob("*")]
@@ -170,9 +171,9 @@ def _explain(argv: Sequence[str], error: Exception) -> str:
             known = [str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_"]
             if path not in known and not (path.endswith(".py") and Path(path).is_file()):
                 return f"{path} is not a config: {nearest(path, known)}"
-            if path == "configs/demo.py" and parameter and f"configs/{parameter}.py" not in known:
-                pages = [Path(p).stem for p in known]
-                return f"{word}: {parameter} is not a config: {nearest(parameter, pages)}"
+            pages = {Path(p).stem for p in known} - {"default", "demo", "from_json"}
+            if path == "configs/demo.py" and parameter and parameter not in pages:
+                return f"{word}: {parameter} is not a method: {nearest(parameter, pages)}"
             if path.endswith("from_json.py") and not Path(parameter).is_file():
                 return f"{word}: there is no file {parameter!r}; write {path}:WORKDIR/config.json"
         elif name.startswith(PREFIX):

@@ -55,6 +55,7 @@ def main(*words):
         ([MAX, "--workdir=w", "--config.eval.logits=csi"], "this config has base only"),
         ([MAX, "--workdir=w", "--config.keypoint.window_cells=4"], "choose an odd number"),
         (["--config=configs/demo.py:ctopkw", "--workdir=w"], "did you mean ctopk_w?"),
+        (["--config=configs/demo.py:from_json", "--workdir=w"], "from_json is not a method"),
         (
             ["--config=configs/supervised.py", "--workdir=w", "--config.eval.weights=ema"],
             "mode=ema",

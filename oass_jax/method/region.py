@@ -5,8 +5,8 @@ Recognition, IEEE TIP 2021. The global stream is the plain network. The class ma
 scores each give one region; the same network sees the regions at full size, and a class's local
 score is the highest over them. Both streams are trained, and inference takes the higher score.
 
-Deviation: the paper's text and published code differ in details of the search; what is done here
-is said in `locate`. The classifier has no bias, as everywhere in this package.
+Deviation: the paper leaves details of the search open; what is done here is said in `locate`. The
+classifier has no bias, as everywhere in this package.
 """
 
 from typing import NamedTuple

@@ -1,4 +1,7 @@
-"""train_and_evaluate: restore, step, evaluate, save. Only `parts` and this read the config."""
+"""train_and_evaluate: restore, step, evaluate, save.
+
+Of the package, only this, `parts` and the two evaluators read the config.
+"""
 
 import functools
 from collections.abc import Callable, Iterator
@@ -260,7 +263,21 @@ def _conclude(config: ConfigDict, folder: Path) -> None:
 
 
 def _write_readme(config: ConfigDict, folder: Path) -> None:
-    title = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
-    if config.teacher.mode == "none":
-        title = "supervised"
-    workdir.write_readme(folder, title=f"{config.model.encoder} on {config.data.dataset}, {title}")
+    workdir.write_readme(folder, title=title(config))
+
+
+def title(config: ConfigDict) -> str:
+    """A run in one line: encoder, data and what makes its method.
+
+    Args:
+      config: every field of `configs/default.py`.
+    """
+    teacher = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
+    said = {
+        teacher: config.teacher.mode != "none",
+        "class-specific instances": config.model.csi,
+        "SSGRL's graph": config.model.graph,
+        f"{config.regions.count} regions of MCAR": config.regions.count,
+    }
+    method = ", ".join(what for what, used in said.items() if used) or "supervised"
+    return f"{config.model.encoder} on {config.data.dataset}, {method}"

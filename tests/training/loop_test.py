@@ -1,6 +1,7 @@
 """End to end on real scenes with the tiny network: the commands a user runs, killed and resumed."""
 
 import csv
+import importlib
 import json
 import os
 import re
@@ -115,6 +116,21 @@ def test_the_workdir_is_complete(finished):
     assert env_json["starts"][0]["end"]
     assert env_json["starts"][0]["packages"]["jax"]
     assert "mAP" in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("page", "method"),
+    [
+        ("supervised", "supervised"),
+        ("puzzlecam", "siamese teacher, keypoint center"),
+        ("ctopk_w_csi", "ema teacher, keypoint ctopk_w, class-specific instances"),
+        ("mcar", "4 regions of MCAR"),
+        ("ssgrl", "SSGRL's graph"),
+    ],
+)
+def test_the_title_says_what_makes_the_method(page, method):
+    config = importlib.import_module(f"configs.{page}").get_config()
+    assert loop.title(config) == f"resnet50 on voc/2012, {method}"
 
 
 def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
