@@ -207,6 +207,22 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit(finished, data_dir
     assert losses == expected
 
 
+def test_what_was_compiled_is_kept_in_the_users_cache_and_gives_the_same_bits(
+    finished, data_dir, tmp_path
+):
+    cache = tmp_path / "cache"
+    apart = env(1) | {"XDG_CACHE_HOME": str(cache)}
+    del apart["JAX_COMPILATION_CACHE_DIR"]
+    programs = []
+    for name in "ab":
+        done = subprocess.run(command(data_dir, tmp_path / name), cwd=ROOT, env=apart)
+        assert done.returncode == 0
+        programs.append({path.name for path in (cache / "oass_jax").glob("jit_train_step*-cache")})
+        assert final_leaves(tmp_path / name) == final_leaves(finished[0])
+    assert len(programs[0]) == 1
+    assert programs[0] == programs[1]
+
+
 def test_bits_differ_where_they_should(finished, data_dir, tmp_path):
     """Without this the test above could compare nothing."""
     done = run(command(data_dir, tmp_path, "--config.seed=1"))
