@@ -29,6 +29,7 @@ CHOICES = {
 MINIMUM = {
     "num_epochs": 1e-6,
     "batch_size": 1,
+    "num_microbatches": 1,
     "log_every_steps": 1,
     "data.canvas_px": 32,
     "data.max_boxes": 1,
@@ -61,6 +62,9 @@ def get_config() -> ml_collections.ConfigDict:
     config.seed = 0  # of initial weights, order of images, and augmentation
     config.num_epochs = 120.0  # (*) passes over the training split; need not be whole
     config.batch_size = 32  # (*) over all devices
+    # parts a batch is computed in, one after the other in the memory of one, to make one step;
+    # BatchNorm sees one part at a time, all else is as without
+    config.num_microbatches = 1
     config.log_every_steps = 50  # a line on the console and in metrics.jsonl
     _add_input(config)
     _add_method(config)
@@ -96,6 +100,7 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     model.encoder = "resnet50"  # resnet50, resnet101, resnet_tiny
     model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
     model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
+    model.remat = False  # compute activations twice instead of keeping them: memory for time
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
     model.graph = False  # classify by SSGRL's graph over the classes
     model.label_vectors = ""  # .npy with its label vectors, [C, V]; '' learns them

@@ -29,16 +29,29 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """L_cls, and L_p-cl of whole images: cross-entropy averaged over images and classes.
+    """L_cls, and L_p-cl of whole images: cross-entropy averaged over classes, then over images.
 
     Args:
       logits: `[B, C]` float.
-      label: `[B, C]`, 1 present, 0 absent, -1 left out of the average.
+      label: `[B, C]`, 1 present, 0 absent, -1 left out of its image's average.
 
     Returns:
       A float32 scalar.
     """
-    return cross_entropy(logits, label).sum() / jnp.maximum((label >= 0).sum(), 1)
+    return mean_over_classes(cross_entropy(logits, label), label).mean()
+
+
+def mean_over_classes(entropy: jax.Array, label: jax.Array) -> jax.Array:
+    """The mean of each image's classes that are not left out, 0 where all are.
+
+    Args:
+      entropy: `[B, C]`, from `cross_entropy`.
+      label: `[B, C]`, -1 where left out.
+
+    Returns:
+      `[B]` float32.
+    """
+    return entropy.sum(axis=-1) / jnp.maximum((label >= 0).sum(axis=-1), 1)
 
 
 def reconstruction(

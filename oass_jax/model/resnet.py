@@ -106,11 +106,13 @@ class ResNet(nn.Module):
       width: Channels of the stem and inside the first stage; doubled in every later stage.
       dtype: Of the computation and the features, float32 or bfloat16. Parameters and statistics
         are float32 either way.
+      remat: Keep only what goes into each block for the backward pass and compute the rest again.
     """
 
     stage_sizes: Sequence[int]
     width: int
     dtype: Any
+    remat: bool = False
 
     @property
     def num_features(self) -> int:
@@ -133,6 +135,11 @@ class ResNet(nn.Module):
         x = spatial_conv(self.width, 7, 2, self.dtype, "conv1")(x)
         x = BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn1")(x)
         x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+        def run(block: Bottleneck, x: jax.Array) -> jax.Array:
+            return block(x, train=train)
+
+        run = nn.remat(run) if self.remat else run
         for i, (size, stride) in enumerate(zip(self.stage_sizes, STAGE_STRIDES, strict=True)):
             for j in range(size):
                 block = Bottleneck(
@@ -141,11 +148,12 @@ class ResNet(nn.Module):
                     dtype=self.dtype,
                     name=f"layer{i + 1}_{j}",
                 )
-                x = block(x, train=train)
+                x = run(block, x)
         return x
 
 
-# Name -> constructor that takes `dtype`. The tiny one learns 96 px scenes from scratch on a CPU.
+# Name -> constructor that takes `dtype` and `remat`. The tiny one learns 96 px scenes from scratch
+# on a CPU.
 ENCODERS = {
     "resnet50": partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64),
     "resnet101": partial(ResNet, stage_sizes=(3, 4, 23, 3), width=64),

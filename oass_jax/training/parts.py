@@ -35,14 +35,15 @@ def create_mesh(config: ConfigDict) -> Mesh:
       UserError: a batch cannot be split evenly.
     """
     devices = jax.devices()
-    for field, size in (
-        ("batch_size", config.batch_size),
-        ("eval.batch_size", config.eval.batch_size),
+    for field, size, num_parts in (
+        ("batch_size", config.batch_size, config.num_microbatches),
+        ("eval.batch_size", config.eval.batch_size, 1),
     ):
-        if size % len(devices):
+        if size % (num_parts * len(devices)):
+            parts = f"{num_parts} microbatches on " * (num_parts > 1)
             raise UserError(
-                f"{field} is {size}, which {len(devices)} devices cannot share evenly: "
-                f"choose a multiple of {len(devices)}"
+                f"{field} is {size}, which {parts}{len(devices)} devices cannot share evenly: "
+                f"choose a multiple of {num_parts * len(devices)}"
             )
     return Mesh(np.array(devices), ("data",))
 
@@ -130,7 +131,9 @@ def create_network(config: ConfigDict, num_classes: int) -> Network:
     Raises:
       UserError: `model.label_vectors` does not hold them.
     """
-    encoder = resnet.ENCODERS[config.model.encoder](dtype=jnp.dtype(config.model.dtype))
+    encoder = resnet.ENCODERS[config.model.encoder](
+        dtype=jnp.dtype(config.model.dtype), remat=config.model.remat
+    )
     graph_head = None
     if config.model.graph:
         vectors = label_vectors(config, num_classes)
@@ -233,7 +236,7 @@ def create_train_fn(
     """Compiles the train step for a mesh: state replicated and donated, batch split.
 
     Args:
-      config: `augment` and the fields of `create_method` are read.
+      config: `num_microbatches`, `augment` and the fields of `create_method` are read.
       network: encoder and classifier.
       tx: the optimiser.
       schedule: the run in steps.
@@ -249,6 +252,7 @@ def create_train_fn(
         min_px=min_px,
         max_px=max_px,
         flip_probability=config.augment.flip_probability,
+        num_microbatches=config.num_microbatches,
     )
     return jax.jit(
         step_fn,

@@ -12,6 +12,7 @@ from jax.sharding import Mesh
 from oass_jax.image import augment, geometry
 from oass_jax.method import keypoint, loss, pairs, puzzle, region
 from oass_jax.model.network import Network
+from oass_jax.training.microbatch import mean_gradient
 from oass_jax.training.state import TrainState, ema_update
 
 Tree = Any
@@ -220,8 +221,7 @@ def _pair_losses(
         channel=pair.channel if own else None,
     )
     label = alone.label if own else scene.label
-    entropy = loss.cross_entropy(cam_re.mean((1, 2)), label)
-    loss_pcl = entropy.sum(axis=-1) / jnp.maximum((label >= 0).sum(axis=-1), 1)
+    loss_pcl = loss.mean_over_classes(loss.cross_entropy(cam_re.mean((1, 2)), label), label)
     target = _target(cam_re if own else _own(cam_re, pair.channel), method.teacher)
     loss_re = loss.reconstruction(_own(cam, pair.channel), target, alone.label, "mean")
     values = {
@@ -266,6 +266,7 @@ def train_step(
     min_px: int,
     max_px: int,
     flip_probability: float,
+    num_microbatches: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: augment, losses, gradient, optimiser, EMA.
 
@@ -283,6 +284,7 @@ def train_step(
       min_px: smallest long side of an image on it.
       max_px: largest long side.
       flip_probability: of exchanging left and right.
+      num_microbatches: see `microbatch.mean_gradient`.
 
     Returns:
       The next state and float32 scalars: the losses, their weights and the gradient's norm.
@@ -301,10 +303,8 @@ def train_step(
     boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
     views = Views(image, batch["label"], placement.window, boxes, box_label)
 
-    loss_fn = jax.value_and_grad(total_loss, has_aux=True)
-    (_, (batch_stats, metrics)), grads = loss_fn(
-        state.params, state, views, network=network, method=method
-    )
+    loss_fn = functools.partial(total_loss, network=network, method=method)
+    batch_stats, metrics, grads = mean_gradient(loss_fn, state, views, num_microbatches)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics["grad_norm"] = optax.tree.norm(grads)
     new_state = state.replace(

@@ -22,6 +22,12 @@ def test_classification_leaves_ignored_classes_out_of_the_average():
     assert grad[0, 3] == 0
 
 
+def test_classification_averages_each_image_over_its_own_classes():
+    logits, label = jnp.array([[0.0, 2.0], [-1.0, 50.0]]), jnp.array([[1, 1], [0, -1]])
+    expected = ((np.log(2) + 0.126928) / 2 + 0.313262) / 2
+    assert_allclose(loss.classification(logits, label), expected, rtol=1e-5)
+
+
 def test_classification_of_huge_logits_is_finite():
     logits, label = jnp.array([[1e4, -1e4, 1e4, -1e4]]), jnp.array([[1, 0, 0, 1]])
     with jax.debug_nans(True):

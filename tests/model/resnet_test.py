@@ -144,3 +144,21 @@ def test_initial_values_are_torchvisions():
     assert pointwise.std() == pytest.approx((2 / 1024) ** 0.5, rel=1e-2)
     assert (params["layer4_0"]["bn3"]["scale"] == 1).all()
     assert (params["layer4_0"]["bn3"]["bias"] == 0).all()
+
+
+def test_remat_changes_memory_and_nothing_else(variables):
+    images = jax.random.normal(KEY, (8, 64, 64, 3))
+    grads, memory = [], []
+    for remat in (False, True):
+        encoder = TINY.clone(remat=remat)
+
+        def loss_fn(params, encoder=encoder):
+            tree = {"params": params, "batch_stats": variables["batch_stats"]}
+            features, _ = encoder.apply(tree, images, train=True, mutable=["batch_stats"])
+            return (features**2).mean()
+
+        compiled = jax.jit(jax.grad(loss_fn)).lower(variables["params"]).compile()
+        grads.append(compiled(variables["params"]))
+        memory.append(compiled.memory_analysis().temp_size_in_bytes)
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-3, atol=1e-5), *grads)
+    assert memory[1] < 0.8 * memory[0]

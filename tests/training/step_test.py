@@ -63,11 +63,11 @@ def batch(seed=0):
 class Run:
     """State and compiled step of a config on some devices."""
 
-    def __init__(self, config, num_devices=1):
+    def __init__(self, config, num_devices=1, encoder=OneBlock):
         self.mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
         schedule = parts.create_schedule(config, 10 * NUM_IMAGES)
         self.network = Network(
-            OneBlock(jnp.dtype(config.model.dtype)),
+            encoder(jnp.dtype(config.model.dtype)),
             NUM_CLASSES,
             csi=config.model.csi,
             graph_head=GraphHead(NUM_CLASSES) if config.model.graph else None,

@@ -1,0 +1,71 @@
+import functools
+import importlib
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from oass_jax.model.resnet import ResNet
+from oass_jax.training import parts
+from tests.training.step_test import OneBlock, Run, batch, leaves, tiny
+
+
+class NormalisedAlike(OneBlock):
+    """Running statistics in training too, so that the images of a batch do not meet."""
+
+    def __call__(self, images, *, train):
+        return super().__call__(images, train=False)
+
+
+def first_step(page, num_microbatches, encoder=NormalisedAlike, num_devices=1):
+    """Gradient (Adam's first moment), metrics and running statistics after a step."""
+    config = importlib.import_module(f"configs.{page}")
+    run = Run(tiny(config, num_microbatches=num_microbatches), num_devices, encoder)
+    data = batch()
+    data["label"][1, 2:4] = -1  # an average over fewer classes
+    state, metrics = run.train_fn(run.state, parts.to_device(data, tuple(data), run.mesh))
+    return leaves(state.opt_state[0].mu), jax.device_get(metrics), leaves(state.batch_stats)
+
+
+@pytest.mark.parametrize(
+    ("page", "num_microbatches"), [("max_csi", 2), ("cmax", 4), ("puzzlecam", 8), ("mcar", 2)]
+)
+def test_parts_give_the_gradient_of_the_batch(page, num_microbatches):
+    whole, in_parts = first_step(page, 1), first_step(page, num_microbatches)
+    largest = max(np.abs(gradient).max() for gradient in whole[0])
+    for a, b in zip(whole[0], in_parts[0], strict=True):
+        assert_allclose(a, b, atol=1e-5 * largest)
+    jax.tree.map(functools.partial(assert_allclose, rtol=1e-4), whole[1], in_parts[1])
+
+
+def test_batch_norm_sees_a_part_at_a_time():
+    whole, in_parts = first_step("max", 1, OneBlock), first_step("max", 2, OneBlock)
+    assert abs(whole[1]["loss_cls"] - in_parts[1]["loss_cls"]) > 1e-4
+    for a, b in zip(whole[2], in_parts[2], strict=True):
+        assert np.abs(a - b).max() > 0
+
+
+def test_parts_are_shared_by_the_devices():
+    one, four = (first_step("cmax", 2, num_devices=number) for number in (1, 4))
+    jax.tree.map(functools.partial(assert_allclose, rtol=2e-4), one[1], four[1])
+
+
+def test_parts_stay_on_their_devices():
+    config = importlib.import_module("configs.max")
+    run = Run(tiny(config, num_microbatches=2), 4)
+    data = parts.to_device(batch(), tuple(batch()), run.mesh)
+    text = run.train_fn.lower(run.state, data).compile().as_text()
+    assert "all-reduce" in text
+    assert not any(moved in text for moved in ("all-to-all", "all-gather", "collective-permute"))
+
+
+def test_parts_need_the_memory_of_one():
+    config = importlib.import_module("configs.supervised")
+    needed = []
+    for number in (1, 8):
+        encoder = functools.partial(ResNet, (1, 1, 1, 1), 16)
+        run = Run(tiny(config, num_microbatches=number), encoder=encoder)
+        memory = run.train_fn.lower(run.state, batch()).compile().memory_analysis()
+        needed.append(memory.temp_size_in_bytes)
+    assert needed[1] < 0.7 * needed[0]
