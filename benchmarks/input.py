@@ -97,7 +97,7 @@ def _parse() -> Namespace:
     parser.add_argument("--data_dir", type=Path, help="where prepared data sets live")
     parser.add_argument("--manual_dir", type=Path, help="folder with archives to prepare from")
     parser.add_argument("--canvas_px", type=int, default=512, help="larger images are shrunk to it")
-    parser.add_argument("--images", type=int, default=480, help="of each timed pass")
+    parser.add_argument("--images", type=int, default=480, help="least number of each timed pass")
     threads = sorted({1, os.cpu_count(), 16})
     parser.add_argument("--threads", type=int, nargs="+", default=threads, help="of the pipeline")
     parser.add_argument("--page", default="max", help="config of the run")
@@ -249,7 +249,7 @@ def train(split: Any, options: Namespace) -> dict[str, np.ndarray]:
         "model.pretrained": "",
         "teacher.chunk_pairs": options.chunk_pairs,
         # The command ends with an evaluation: a small one, on what there is for certain.
-        "eval.split": f"{options.split.split('[')[0]}[:{options.batch_size}]",
+        "eval.split": f"{options.split.split('[')[0]}[:{min(32, len(split))}]",
         "eval.image_px": options.image_px,
         "eval.batch_size": options.batch_size,
         "checkpoint.every_steps": options.steps,
@@ -343,11 +343,13 @@ def _take(batches: Iterator[Any], options: Namespace) -> tuple[float, float]:
 
 
 def _warm_up(options: Namespace) -> int:
-    return max(options.threads) + 4
+    return max(4, *options.threads)  # batches, as many as the pipeline has in the making
 
 
 def _count(options: Namespace) -> int:
-    return max(1, options.images // options.batch_size)
+    # Threads finish their batches together: other numbers would cut a burst of them.
+    most = max(options.threads)
+    return most * -(-options.images // (options.batch_size * most))
 
 
 def _decode(data: bytes) -> np.ndarray:
