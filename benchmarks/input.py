@@ -73,7 +73,7 @@ def main() -> None:
     files = [split.source[i]["image"] for i in range(min(options.images, len(split)))]
     summary = {
         "photographs, mean": describe(files),
-        "line through the sizes, ms": "{start:.3f} + {slope:.3f} / megapixel".format(**growth),
+        "line through the sizes, ms": "{start:.3f} + {slope:.3f} a megapixel".format(**growth),
         "r2 of that line": f"{growth['r2']:.4f}",
         f"run of {options.page}, images/s": harness.spread(run["images_per_sec"]),
         f"run of {options.page} waits for input, %": harness.spread(100 * run["input_wait"]),
@@ -378,7 +378,7 @@ def _draw(path: Path, growth: dict[str, Any]) -> None:
         title="Input of an image, one thread",
         xlabel="megapixels",
         ylabel="CPU time, ms",
-        law_label=f"{growth['start']:.2f} + {growth['slope']:.2f} / megapixel",
+        law_label=f"{growth['start']:.2f} ms + {growth['slope']:.2f} ms a megapixel",
     )
 
 
