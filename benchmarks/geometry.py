@@ -334,12 +334,11 @@ def heads(options: argparse.Namespace) -> dict[str, Compiled]:
         config = importlib.import_module(f"configs.{page}").get_config()
         config.model.encoder, config.model.dtype = options.encoder, options.dtype
         network = parts.create_network(config, harness.NUM_CLASSES)
-        variables = parts.init_variables(network, 0)
-        image = jnp.zeros((options.batch_size, options.image_px, options.image_px, 3))
-        encode = functools.partial(network.apply, train=False, method=Network.encode)
-        like = jax.eval_shape(encode, variables, image)
+        canvas = jnp.zeros((options.batch_size, options.image_px, options.image_px, 3))
+        init = functools.partial(network.init_with_output, train=False)
+        like = jax.eval_shape(init, jax.random.PRNGKey(0), canvas)[0]["features"]
         features = jax.random.normal(jax.random.PRNGKey(0), like.shape, like.dtype)
-        params = {key: value for key, value in variables["params"].items() if key != "encoder"}
+        params = network.init(jax.random.PRNGKey(1), features, method=Network.predict)["params"]
 
         def predict(params: Any, features: Any, network: Network = network) -> Any:
             return network.apply({"params": params}, features, method=Network.predict)
