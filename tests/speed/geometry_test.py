@@ -1,0 +1,103 @@
+"""What is timed is the product's geometry, and what it is compared with computes the same."""
+
+import functools
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import geometry, harness
+from oass_jax.image import augment
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["--encoder=resnet_tiny", "--image_px=64", "--batch_size=2", "--repeats=2"]
+
+
+@functools.cache
+def works():
+    image, placement = geometry.random_images(Namespace(image_px=128, batch_size=5))
+    views = augment.place_images(image, placement, 128)
+    cut_and_tile = geometry.cut_and_tile(views, num_classes=3)
+    return {"resample": geometry.place_work(image, placement)} | cut_and_tile, views
+
+
+@pytest.mark.parametrize("name", ["resample", "cut", "tile"])
+def test_alternatives_equal_the_product(name):
+    work = works()[0][name]
+    product = work.product(work.images)
+    highest = jax.lax.Precision.HIGHEST
+    same = geometry.products(work, work.images, precision=highest, antialias=True)
+    np.testing.assert_allclose(same, product, rtol=1e-5, atol=1e-5 * abs(product).max())
+    gathered = geometry.gathers(work, work.images)
+    np.testing.assert_allclose(gathered, product, rtol=1e-4, atol=1e-5 * abs(product).max())
+
+
+def test_resampling_is_that_of_place_images():
+    (work, *_), views = works()[0].values(), works()[1]
+    pixels = augment.normalise(jnp.clip(work.product(work.images), 0, 255) / 255)
+    inside = views != 0
+    assert 0.3 < inside.mean() <= 1
+    np.testing.assert_allclose(jnp.where(inside, pixels, 0), views, atol=1e-5)
+
+
+def test_scale_and_translate_is_the_cut_away_from_the_edges():
+    work = works()[0]["cut"]
+    product = work.product(work.images)
+    other = geometry.scale_and_translate(work, work.images)
+    assert other.shape == product.shape
+    np.testing.assert_allclose(other[:, 4:-4, 4:-4], product[:, 4:-4, 4:-4], atol=1e-4)
+
+
+def test_gathers_are_refused_where_they_differ(monkeypatch):
+    work = works()[0]["tile"]
+    monkeypatch.setattr(geometry, "gathers", lambda work, maps: work.product(maps) + 1.0)
+    with pytest.raises(AssertionError):
+        geometry.alternatives("tile", work)
+
+
+def test_gradient_by_hand():
+    both = geometry.with_gradient(lambda x, y: x * y)
+    result, gradient = both(2.0, 3.0, 5.0)
+    assert (result, *gradient) == (15.0, 10.0, 6.0)
+
+
+def test_help_answers_without_jax():
+    code = "import sys, benchmarks.geometry; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == "False", done.stderr
+    command = [sys.executable, "-m", "benchmarks.geometry", "--help"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert "--image_px" in done.stdout
+
+
+def test_shares_are_printed_and_written(tmp_path, monkeypatch, capsys):
+    class Step:
+        flops = 1e9
+
+        def __init__(self, page, options):
+            assert (page in ("max", "max_csi"), options.image_px) == (True, 64)
+
+        def run(self):
+            return 0.5
+
+    monkeypatch.setattr(harness, "Step", Step)
+    monkeypatch.setattr(sys, "argv", ["geometry", *SMALL, f"--out={tmp_path}"])
+    geometry.main()
+    printed = capsys.readouterr().out
+    result = json.loads((tmp_path / "geometry.json").read_text())
+    seconds = {name: np.array(values) for name, values in result["seconds"].items()}
+    parts = ("place_images", "cut, product", "tile, product")
+    np.testing.assert_allclose(seconds["geometry"], sum(seconds[name] for name in parts))
+    share = np.median(seconds["geometry"]) / 0.5
+    assert result["percent"]["geometry"] == pytest.approx(100 * share)
+    assert result["percent"]["max_csi less max"] == 0
+    assert result["flops"]["head with CSI"] > result["flops"]["head without"] > 0
+    assert result["difference"]["tile, gather"] < 1e-4
+    for row in result["table"]:
+        assert all(str(cell) in printed for cell in row.values())
