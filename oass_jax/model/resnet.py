@@ -6,6 +6,7 @@ Strides are 2, 2, 2, 1 over the stem, `layer2`, `layer3` and `layer4`; with the 
 stride 2.
 """
 
+import functools
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -37,6 +38,22 @@ def spatial_conv(features: int, size: int, stride: int, dtype: Any, name: str) -
     )
 
 
+def max_pool(x: jax.Array) -> jax.Array:
+    """The largest of 3x3 at stride 2, padded by one: half the height and width, rounded up.
+
+    A chain of selects along each axis. The gradient of XLA's own pooling is a scatter, slow on
+    every device. Of equal values the first along an axis gets the gradient; NaN stays NaN.
+    """
+    for axis in (1, 2):
+        size = -(-x.shape[axis] // 2)
+        padding = [(0, 0)] * 4
+        padding[axis] = (1, 1)
+        x = jnp.pad(x, padding, constant_values=-jnp.inf)
+        taps = [jax.lax.slice_in_dim(x, i, i + 2 * size - 1, 2, axis) for i in range(3)]
+        x = functools.reduce(lambda a, b: jnp.where((b > a) | jnp.isnan(b), b, a), taps)
+    return x
+
+
 class PointwiseConv(nn.Module):
     """A 1x1 convolution without bias, computed as a dot: XLA's CPU convolution is far slower.
 
@@ -57,7 +74,10 @@ class PointwiseConv(nn.Module):
         """Maps x [B, h, w, in] to [B, ceil(h / stride), ceil(w / stride), features]."""
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal_fan_out, shape, jnp.float32)
-        x = x[:, :: self.stride, :: self.stride]
+        if self.stride > 1:
+            # XLA's GPU compiler aborts where it fuses the slice into the product's gradient
+            # (github.com/openxla/xla/issues/47381).
+            x = jax.lax.optimization_barrier(x[:, :: self.stride, :: self.stride])
         return jnp.dot(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
 
 
@@ -134,7 +154,7 @@ class ResNet(nn.Module):
         x = images.astype(self.dtype)
         x = spatial_conv(self.width, 7, 2, self.dtype, "conv1")(x)
         x = BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn1")(x)
-        x = nn.max_pool(nn.relu(x), (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        x = max_pool(nn.relu(x))
 
         def run(block: Bottleneck, x: jax.Array) -> jax.Array:
             return block(x, train=train)

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from oass_jax.model.pretrained import load_pretrained
-from oass_jax.model.resnet import ENCODERS, PointwiseConv, ResNet
+from oass_jax.model.resnet import ENCODERS, PointwiseConv, ResNet, max_pool
 
 OUTPUT_STRIDE = 16
 
@@ -144,6 +144,25 @@ def test_initial_values_are_torchvisions():
     assert pointwise.std() == pytest.approx((2 / 1024) ** 0.5, rel=1e-2)
     assert (params["layer4_0"]["bn3"]["scale"] == 1).all()
     assert (params["layer4_0"]["bn3"]["bias"] == 0).all()
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 6, 3), (1, 7, 2, 1), (1, 1, 5, 2)])
+def test_max_pool_is_that_of_the_library_backwards_too(shape):
+    x = jax.random.normal(KEY, shape)
+    library = partial(nn.max_pool, window_shape=(3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+    (own, own_vjp), (expected, vjp) = jax.vjp(max_pool, x), jax.vjp(library, x)
+    np.testing.assert_array_equal(own, expected)
+    direction = jax.random.normal(jax.random.key(1), own.shape)
+    np.testing.assert_allclose(own_vjp(direction)[0], vjp(direction)[0], rtol=1e-6)
+
+
+def test_max_pool_gives_the_gradient_of_equal_values_to_one_of_them_and_keeps_nan():
+    grad = jax.grad(lambda x: max_pool(x).sum())(jnp.ones((1, 4, 4, 1)))
+    assert grad.sum() == 4
+    assert set(np.unique(grad)) <= {0, 1, 2, 4}
+    for place in range(9):
+        x = jnp.arange(16.0).at[jnp.array([0, 1, 2, 4, 5, 6, 8, 9, 10])[place]].set(jnp.nan)
+        assert jnp.isnan(max_pool(x.reshape(1, 4, 4, 1))).any()
 
 
 def test_remat_keeps_less_for_the_backward_pass_and_changes_nothing_else(variables):
