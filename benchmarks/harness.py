@@ -41,13 +41,68 @@ def label_with(num_pairs: int, batch_size: int, *, num_classes: int = NUM_CLASSE
     return label
 
 
+def config_of(page: str, options: Namespace, **fields: Any) -> Any:
+    """The config of a page at the size that the options ask for.
+
+    Args:
+      page: name of a config.
+      options: from `parser`.
+      **fields: of the config, such as `**{"teacher.mode": "none"}`.
+    """
+    config = importlib.import_module(f"configs.{page}").get_config()
+    config.batch_size = options.batch_size
+    config.model.encoder = options.encoder
+    config.model.dtype = options.dtype
+    config.augment.image_px = options.image_px
+    config.augment.long_side_px = (options.image_px * 5 // 8, options.image_px * 5 // 4)
+    config.keypoint.margin_cells = max(1, options.image_px // 128)
+    config.teacher.chunk_pairs = options.chunk_pairs
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def made_up_batch(label: np.ndarray, image_px: int) -> dict[str, np.ndarray]:
+    """Noise as images of full size, with boxes.
+
+    Args:
+      label: `[B, C]`.
+      image_px: side of the images.
+
+    Returns:
+      What the training step reads of a batch, see `data.pipeline`.
+    """
+    rng = np.random.default_rng(0)
+    num = len(label)
+    corner = rng.random((num, 8, 2)).astype(np.float32)
+    return {
+        "image": rng.integers(0, 256, (num, image_px, image_px, 3), np.uint8),
+        "size": np.full((num, 2), image_px, np.int32),
+        "label": label,
+        "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
+        "box_label": rng.integers(0, label.shape[1], (num, 8)).astype(np.int32),
+    }
+
+
+def peak_bytes(compiled: Any) -> int:
+    """What a compiled step needs of a device: its arguments, and what XLA plans on top."""
+    memory = compiled.memory_analysis()
+    return (
+        memory.argument_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes
+        + memory.temp_size_in_bytes
+    )
+
+
 class Step:
     """One config's compiled training step, its state, and a batch on the device.
 
     Attributes:
+      config: that of the step.
+      encoder: of its network.
       compile_s: seconds to trace and compile.
       flops: of the step, as XLA counts them.
-      peak_bytes: on one device: state, batch, and what the step needs on top, as XLA plans it.
+      peak_bytes: on one device, see `peak_bytes`.
     """
 
     def __init__(
@@ -66,23 +121,16 @@ class Step:
           options: from `parser`.
           num_classes: C.
           positives: labels an image has on average.
-          **fields: of the config, such as `**{"teacher.mode": "none"}`.
+          **fields: of the config.
         """
         import jax
 
         from oass_jax.training import parts, state
 
-        config = importlib.import_module(f"configs.{page}").get_config()
-        config.batch_size = options.batch_size
-        config.model.encoder = options.encoder
-        config.model.dtype = options.dtype
-        config.augment.image_px = options.image_px
-        config.augment.long_side_px = (options.image_px * 5 // 8, options.image_px * 5 // 4)
-        config.keypoint.margin_cells = max(1, options.image_px // 128)
-        config.teacher.chunk_pairs = options.chunk_pairs
-        config.update_from_flattened_dict(fields)
-        self._mesh = parts.create_mesh(config)
+        self.config = config = config_of(page, options, **fields)
+        mesh = parts.create_mesh(config)
         network = parts.create_network(config, num_classes)
+        self.encoder = network.encoder
         schedule = parts.create_schedule(config, 10_000)
         tx, _ = parts.create_optimizer(config, schedule)
         first = state.create_state(
@@ -91,23 +139,17 @@ class Step:
             rng=jax.random.PRNGKey(0),
             teacher=config.teacher.mode,
         )
-        self._state = jax.device_put(first, parts.replicated(self._mesh))
-        label = label_with(
-            round(positives * options.batch_size), options.batch_size, num_classes=num_classes
-        )
-        self._batch = self._put(label, options.image_px)
-        train_fn = parts.create_train_fn(config, network, tx, schedule, self._mesh)
+        self._state = jax.device_put(first, parts.replicated(mesh))
+        num_pairs = round(positives * options.batch_size)
+        label = label_with(num_pairs, options.batch_size, num_classes=num_classes)
+        batch = made_up_batch(label, options.image_px)
+        self._batch = parts.to_device(batch, tuple(batch), mesh)
+        train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
         began = time.perf_counter()
         self._compiled = train_fn.lower(self._state, self._batch).compile()
         self.compile_s = time.perf_counter() - began
         self.flops = self._compiled.cost_analysis()["flops"]
-        memory = self._compiled.memory_analysis()
-        self.peak_bytes = (
-            memory.argument_size_in_bytes
-            + memory.output_size_in_bytes
-            - memory.alias_size_in_bytes
-            + memory.temp_size_in_bytes
-        )
+        self.peak_bytes = peak_bytes(self._compiled)
 
     def set_label(self, label: np.ndarray) -> None:
         """Other labels on the same images."""
@@ -123,21 +165,6 @@ class Step:
         self._state, metrics = self._compiled(self._state, self._batch)
         jax.block_until_ready((self._state, metrics))
         return time.perf_counter() - began
-
-    def _put(self, label: np.ndarray, image_px: int) -> dict[str, Any]:
-        from oass_jax.training import parts
-
-        rng = np.random.default_rng(0)
-        num = len(label)
-        corner = rng.random((num, 8, 2)).astype(np.float32)
-        batch = {
-            "image": rng.integers(0, 256, (num, image_px, image_px, 3), np.uint8),
-            "size": np.full((num, 2), image_px, np.int32),
-            "label": label,
-            "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
-            "box_label": rng.integers(0, label.shape[1], (num, 8)).astype(np.int32),
-        }
-        return parts.to_device(batch, tuple(batch), self._mesh)
 
 
 def in_turns(
