@@ -78,7 +78,10 @@ class PointwiseConv(nn.Module):
             # XLA's GPU compiler aborts where it fuses the slice into the product's gradient
             # (github.com/openxla/xla/issues/47381).
             x = jax.lax.optimization_barrier(x[:, :: self.stride, :: self.stride])
-        return jnp.dot(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
+        # In two dimensions, since XLA's CPU product of the kernel's gradient is slow in four.
+        cells = x.astype(self.dtype).reshape(-1, x.shape[-1])
+        result = jnp.dot(cells, kernel[0, 0].astype(self.dtype))
+        return result.reshape(*x.shape[:-1], self.features)
 
 
 class Bottleneck(nn.Module):

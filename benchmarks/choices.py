@@ -1,0 +1,146 @@
+"""What the training step could do otherwise, each alone against the step as it is.
+
+python -m benchmarks.choices --image_px=128 --batch_size=8
+
+The step does what won where it could be measured. On another device others may win: a ratio below 1
+says so. `python -m benchmarks.plan` compiles the same alternatives for an H100.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+from unittest import mock
+
+import numpy as np
+
+from benchmarks import harness
+
+
+@contextlib.contextmanager
+def pointwise_as_convolution() -> Iterator[None]:
+    """1x1 convolutions as convolutions, not as matrix products."""
+    import flax.linen as nn
+
+    from oass_jax.model import resnet
+
+    def conv(features: int, stride: int, *, dtype: Any, name: str) -> nn.Conv:
+        return resnet.spatial_conv(features, 1, stride, dtype, name)
+
+    with mock.patch.object(resnet, "PointwiseConv", conv):
+        yield
+
+
+@contextlib.contextmanager
+def pooling_of_the_library() -> Iterator[None]:
+    """Max-pooling as XLA's own operation, whose gradient is a scatter."""
+    import flax.linen as nn
+
+    from oass_jax.model import resnet
+
+    def pool(x: Any) -> Any:
+        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+    with mock.patch.object(resnet, "max_pool", pool):
+        yield
+
+
+@contextlib.contextmanager
+def teacher_folded() -> Iterator[None]:
+    """The teacher's normalisation folded into its convolutions, which leaves a bias to add."""
+    import flax.linen as nn
+
+    from oass_jax.model import resnet
+    from oass_jax.model.network import Network
+
+    class Bias(nn.Module):
+        dtype: Any
+        use_running_average: bool
+
+        @nn.compact
+        def __call__(self, x: Any) -> Any:
+            bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+            return x + bias.astype(self.dtype)
+
+    apply = Network.apply
+
+    def folded(self: Network, variables: dict, *args: Any, **options: Any) -> Any:
+        if options.get("train", True):
+            return apply(self, variables, *args, **options)
+        encoder = fold(variables["params"]["encoder"], variables["batch_stats"]["encoder"])
+        with mock.patch.object(resnet, "BatchNorm", Bias):
+            return apply(self, {"params": {"encoder": encoder}}, *args, **options)
+
+    with mock.patch.object(Network, "apply", folded):
+        yield
+
+
+def fold(params: dict, batch_stats: dict) -> dict:
+    """Kernels times the scale of the normalisation that follows them, and what is left to add.
+
+    Args:
+      params: of an encoder, or of a block.
+      batch_stats: its running statistics.
+
+    Returns:
+      Parameters in which a normalisation has nothing but a `bias`.
+    """
+    import jax
+
+    result = {name: dict(tree) for name, tree in params.items()}
+    for name, stats in batch_stats.items():
+        if "mean" not in stats:
+            result[name] = fold(params[name], stats)
+            continue
+        norm = params[name]
+        scale = norm["scale"] * jax.lax.rsqrt(stats["var"] + 1e-5)
+        convolution = name.replace("bn", "conv")
+        result[convolution] = {"kernel": params[convolution]["kernel"] * scale}
+        result[name] = {"bias": norm["bias"] - stats["mean"] * scale}
+    return result
+
+
+@contextlib.contextmanager
+def geometry_in_default_precision() -> Iterator[None]:
+    """Resampling in the device's default precision: TF32 or bfloat16 on a GPU or TPU."""
+    import jax.numpy as jnp
+
+    from oass_jax.image import geometry
+
+    def weighted_sum(equation: str, weights_y: Any, images: Any, weights_x: Any) -> Any:
+        return jnp.einsum(equation, weights_y, images.astype(jnp.float32), weights_x)
+
+    with mock.patch.object(geometry, "weighted_sum", weighted_sum):
+        yield
+
+
+# Name -> what changes the step while it is compiled.
+CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
+    "1x1 as convolution": pointwise_as_convolution,
+    "max-pool of the library": pooling_of_the_library,
+    "teacher folded": teacher_folded,
+    "geometry in default precision": geometry_in_default_precision,
+}
+
+
+def main() -> None:
+    """Times the step of a page as it is and with every other choice."""
+    parser = harness.parser(__doc__)
+    parser.add_argument("--page", default="max")
+    options = parser.parse_args()
+    steps = {"as it is": harness.Step(options.page, options)}
+    for name, change in CHOICES.items():
+        with change():
+            steps[name] = harness.Step(options.page, options)
+    times = harness.in_turns({name: step.run for name, step in steps.items()}, options.repeats)
+    rows = []
+    for name, seconds in times.items():
+        ratio = harness.spread(seconds / times["as it is"])
+        memory = f"{steps[name].peak_bytes / 1e9:.2f}"
+        rows.append([name, harness.spread(seconds), ratio, memory])
+    seconds = {name: np.asarray(values).tolist() for name, values in times.items()}
+    header = ["step", "step, s", "step / as it is", "memory, GB"]
+    harness.report("choices", options, header, rows, seconds=seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,163 @@
+"""The program XLA makes of a training step for an H100, without one: memory, traffic, kernels.
+
+python -m benchmarks.plan --image_px=512 --batch_size=32 --dtype=bfloat16
+
+Compiling for a GPU needs its compiler, not the device: `pip install "jax[cuda12]"` (or 13) is
+enough. Nothing is timed here. Planned memory leaves out the workspace of cuDNN's convolutions, as
+those are chosen on the device. Traffic is what the kernels read and write; of a loop, such as that
+over pairs, it counts the loop's inputs and outputs alone. Divided by the device's bandwidth it is
+the least time that the program could take.
+"""
+
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from benchmarks import choices, harness
+
+PAGES = ("max", "supervised", "puzzlecam", "cmax", "max_csi")
+BANDWIDTH = 3.0e12  # bytes a second, that an H100 reaches
+BUDGET = 80e9  # bytes of device memory
+
+# Instructions of a GPU program that run nothing.
+_FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
+_ITEMSIZE = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s64": 8, "u64": 8}  # else 4
+_ARRAY = re.compile(r"\b(pred|bf16|[suf]\d+)\[([\d,]*)\]")
+_INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][a-z-]*)\((.*)")
+
+
+class Program(NamedTuple):
+    """What a compiled step does.
+
+    Attributes:
+      kernels: instructions that run something.
+      traffic: bytes they read and write.
+      widened: bytes of the largest float32 array a kernel writes.
+    """
+
+    kernels: int
+    traffic: int
+    widened: int
+
+
+def read_program(text: str) -> Program:
+    """Reads the entry computation of a compiled program.
+
+    Args:
+      text: as XLA prints it.
+    """
+    types: dict[str, str] = {}
+    kernels = traffic = widened = 0
+    for line in text[text.index("\nENTRY") :].splitlines():
+        if not (match := _INSTRUCTION.match(line)):
+            continue
+        name, types[match[1]], operation, rest = match[1], match[2], match[3], match[4]
+        if operation in _FREE:
+            continue
+        operands = re.findall(r"%([\w.-]+)", rest.split("), ")[0])
+        sizes = [_bytes(types[operand]) for operand in operands if operand in types]
+        kernels += 1
+        traffic += _bytes(types[name]) + sum(sizes)
+        written = _ARRAY.findall(types[name])
+        widened = max([widened, *(_array_bytes(*a) for a in written if a[0] == "f32")])
+    return Program(kernels, traffic, widened)
+
+
+def _bytes(kind: str) -> int:
+    return sum(_array_bytes(*array) for array in _ARRAY.findall(kind))
+
+
+def _array_bytes(dtype: str, shape: str) -> int:
+    size = _ITEMSIZE.get(dtype, 4)
+    for length in shape.split(",") if shape else ():
+        size *= int(length)
+    return size
+
+
+def h100_mesh() -> Any:
+    """A mesh of one H100 that is only described.
+
+    Raises:
+      RuntimeError: JAX cannot compile for NVIDIA here.
+    """
+    import numpy as np
+    from jax.experimental import topologies
+    from jax.sharding import Mesh
+
+    target = (Path(__file__).parent / "h100.txtpb").read_text()
+    try:
+        topology = topologies.get_topology_desc(
+            topology_name="", platform="cuda", topology="1x1x1", target_config=target
+        )
+    except (NotImplementedError, RuntimeError) as error:
+        raise RuntimeError(
+            'JAX cannot compile for NVIDIA here: pip install "jax[cuda12]", no GPU is needed'
+        ) from error
+    return Mesh(np.array(topology.devices), ("data",))
+
+
+def compile_step(config: Any, mesh: Any) -> Any:
+    """Compiles the training step of a config for devices that need not be there."""
+    import jax
+
+    from oass_jax.training import parts
+
+    network = parts.create_network(config, harness.NUM_CLASSES)
+    schedule = parts.create_schedule(config, 10_000)
+    tx, _ = parts.create_optimizer(config, schedule)
+    state = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+    label = harness.label_with(0, config.batch_size)
+    batch = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parts.split(mesh)),
+        harness.made_up_batch(label, config.augment.image_px),
+    )
+    train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
+    return train_fn.lower(state, batch).compile()
+
+
+def main() -> None:
+    """Compiles the pages; and the first of them in other ways, with remat and at half the batch."""
+    parser = harness.parser(__doc__)
+    parser.set_defaults(image_px=512, batch_size=32, dtype="bfloat16")
+    parser.add_argument("--pages", nargs="+", default=PAGES)
+    options = parser.parse_args()
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    # Of the log there would be nothing but warnings that there is no GPU.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        mesh = h100_mesh()
+    except RuntimeError as error:
+        parser.error(str(error))
+    rows = []
+
+    def compile_case(name: str, page: str, **fields: Any) -> int:
+        compiled = compile_step(harness.config_of(page, options, **fields), mesh)
+        program, peak = read_program(compiled.as_text()), harness.peak_bytes(compiled)
+        gigabytes = [f"{peak / 1e9:.2f}", f"{program.traffic / 1e9:.1f}"]
+        least = f"{1e3 * program.traffic / BANDWIDTH:.1f}"
+        rows.append([name, *gigabytes, least, program.kernels, f"{program.widened / 1e6:.0f}"])
+        print(name, "compiled", flush=True)
+        return peak
+
+    for page in options.pages:
+        compile_case(page, page)
+    first, whole = options.pages[0], options.batch_size
+    for name, change in choices.CHOICES.items():
+        with change():
+            compile_case(f"{first}, {name}", first)
+    largest = {}
+    for remat in (False, True):
+        name = f"{first}, remat" if remat else first
+        few, many = (
+            compile_case(f"{name}, batch {size}", first, batch_size=size, **{"model.remat": remat})
+            for size in (whole // 2, 2 * whole)
+        )
+        largest[name] = whole // 2 + int((BUDGET - few) / (many - few) * 1.5 * whole)
+    print(f"largest batches of {BUDGET / 1e9:.0f} GB, along a line: {largest}")
+    header = ["step", "memory, GB", "traffic, GB", "least, ms", "kernels", "largest float32, MB"]
+    harness.report("plan", options, header, rows, largest_batch=largest)
+
+
+if __name__ == "__main__":
+    main()
