@@ -26,8 +26,8 @@ import numpy as np
 
 from benchmarks import harness
 
-# Of the relative differences. Rounding reaches gradients through ReLUs and max-pools that come out
-# the other way.
+# Of the relative differences. Rounding reaches gradients by ReLUs and max-pools that turn out the
+# other way.
 TOLERANCE = {"class maps": 1e-4, "losses": 1e-4, "gradients": 1e-2}
 OURS = ("max", "puzzlecam", "supervised")
 THEIRS = ("puzzlecam", "supervised")
@@ -128,7 +128,7 @@ class Programs:
         config.keypoint.margin_cells = 1
         config.loss.alpha_re_ramp_epochs = 0.0  # it weighs nothing in a first step else
         self._network = parts.create_network(config, harness.NUM_CLASSES)
-        self._variables = parts.init_variables(self._network, 0)
+        self._variables = calm(parts.init_variables(self._network, 0))
 
         num, px = options.batch_size, options.image_px
         pixels = np.random.default_rng(0).integers(0, 256, (num, px, px, 3), np.uint8)
@@ -318,6 +318,20 @@ def timed_by_jax(run: Callable[[], Any]) -> Callable[[], float]:
     return seconds
 
 
+def calm(variables: Any) -> Any:
+    """Weakens each residual branch to a tenth.
+
+    In an untrained ResNet-50 rounding grows so much that float32 gradients are 3 % off; so they are
+    0.2 % off.
+    """
+    import jax
+
+    def weaken(path: tuple, x: jax.Array) -> jax.Array:
+        return 0.1 * x if [key.key for key in path[-2:]] == ["bn3", "scale"] else x
+
+    return jax.tree_util.tree_map_with_path(weaken, variables)
+
+
 def torch_layout(variables: Any) -> dict[str, np.ndarray]:
     """Our variables, or gradients, by the names and in the layouts of `torch_resnet.Network`.
 
@@ -374,13 +388,15 @@ def compare(times: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     def rate(ours: str, theirs: str) -> np.ndarray:
         return times[f"torch {theirs}"] / times[f"ours {ours}"]
 
+    def relative(name: str) -> np.ndarray:
+        return times[f"ours {name}"] / times[f"torch {name}"]
+
     return {
         "images/s of ours max / torch puzzlecam": rate("max", "puzzlecam"),
         "images/s of ours / torch puzzlecam": rate("puzzlecam", "puzzlecam"),
         "images/s of ours / torch supervised": rate("supervised", "supervised"),
-        "time of ours / torch forward": 1 / rate("forward", "forward"),
-        "time of ours / torch forward + backward": 1
-        / rate("forward + backward", "forward + backward"),
+        "time of ours / torch forward": relative("forward"),
+        "time of ours / torch forward + backward": relative("forward + backward"),
     }
 
 
