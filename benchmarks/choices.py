@@ -31,6 +31,17 @@ def pointwise_as_convolution() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def pointwise_in_four_dimensions() -> Iterator[None]:
+    """1x1 convolutions as products of images with four dimensions, not of a list of cells."""
+    import jax.numpy as jnp
+
+    from oass_jax.model import resnet
+
+    with mock.patch.object(resnet, "flat_dot", jnp.dot):
+        yield
+
+
+@contextlib.contextmanager
 def pooling_of_the_library() -> Iterator[None]:
     """Max-pooling as XLA's own operation, whose gradient is a scatter."""
     import flax.linen as nn
@@ -113,9 +124,15 @@ def geometry_in_default_precision() -> Iterator[None]:
         yield
 
 
+# What the config can ask for, at a price.
+FIELDS: dict[str, dict[str, Any]] = {
+    "remat": {"model.remat": True},
+    "2 microbatches": {"num_microbatches": 2},
+}
 # Name -> what changes the step while it is compiled.
 CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "1x1 as convolution": pointwise_as_convolution,
+    "1x1 as product in 4 dimensions": pointwise_in_four_dimensions,
     "max-pool of the library": pooling_of_the_library,
     "teacher folded": teacher_folded,
     "geometry in default precision": geometry_in_default_precision,
@@ -131,14 +148,16 @@ def main() -> None:
     for name, change in CHOICES.items():
         with change():
             steps[name] = harness.Step(options.page, options)
+    for name, fields in FIELDS.items():
+        steps[name] = harness.Step(options.page, options, **fields)
     times = harness.in_turns({name: step.run for name, step in steps.items()}, options.repeats)
     rows = []
     for name, seconds in times.items():
         ratio = harness.spread(seconds / times["as it is"])
-        memory = f"{steps[name].peak_bytes / 1e9:.2f}"
-        rows.append([name, harness.spread(seconds), ratio, memory])
+        counted = [f"{steps[name].peak_bytes / 1e9:.2f}", f"{steps[name].flops / 1e9:.1f}"]
+        rows.append([name, harness.spread(seconds), ratio, *counted])
     seconds = {name: np.asarray(values).tolist() for name, values in times.items()}
-    header = ["step", "step, s", "step / as it is", "memory, GB"]
+    header = ["step", "step, s", "step / as it is", "memory, GB", "GFLOP"]
     harness.report("choices", options, header, rows, seconds=seconds)
 
 

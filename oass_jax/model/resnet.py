@@ -54,6 +54,15 @@ def max_pool(x: jax.Array) -> jax.Array:
     return x
 
 
+def flat_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., in] times [in, out], computed in two dimensions.
+
+    On a CPU XLA takes far longer for the gradient of the kernel where x has four.
+    """
+    result = jnp.dot(x.reshape(-1, x.shape[-1]), kernel)
+    return result.reshape(*x.shape[:-1], -1)
+
+
 class PointwiseConv(nn.Module):
     """A 1x1 convolution without bias, computed as a dot: XLA's CPU convolution is far slower.
 
@@ -78,10 +87,7 @@ class PointwiseConv(nn.Module):
             # XLA's GPU compiler aborts where it fuses the slice into the product's gradient
             # (github.com/openxla/xla/issues/47381).
             x = jax.lax.optimization_barrier(x[:, :: self.stride, :: self.stride])
-        # In two dimensions, since XLA's CPU product of the kernel's gradient is slow in four.
-        cells = x.astype(self.dtype).reshape(-1, x.shape[-1])
-        result = jnp.dot(cells, kernel[0, 0].astype(self.dtype))
-        return result.reshape(*x.shape[:-1], self.features)
+        return flat_dot(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
 
 
 class Bottleneck(nn.Module):
