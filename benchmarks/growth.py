@@ -227,7 +227,7 @@ def measure(name: str, curve: Curve, options: argparse.Namespace) -> tuple[list,
             options.out / f"growth_{name}.png",
             x,
             median,
-            law,
+            lambda at: fitted.at(at, curve.law),
             title=curve.title,
             xlabel=curve.xlabel,
             ylabel="seconds",
@@ -268,4 +268,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from configs import default
+from oass_jax import command_line
+from oass_jax.data.errors import UserError
+
 NUM_CLASSES = 20
 POSITIVES = 1.555  # labels an image of train_aug has on average
 
@@ -20,8 +24,8 @@ def parser(description: str) -> ArgumentParser:
     options = ArgumentParser(description=description.splitlines()[0])
     options.add_argument("--image_px", type=int, default=128, help="side of the input")
     options.add_argument("--batch_size", type=int, default=16)
-    options.add_argument("--encoder", default="resnet50")
-    options.add_argument("--dtype", default="float32", help="float32 or bfloat16")
+    options.add_argument("--encoder", default="resnet50", choices=default.CHOICES["model.encoder"])
+    options.add_argument("--dtype", default="float32", choices=default.CHOICES["model.dtype"])
     options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
     options.add_argument("--chunk_pairs", type=int, default=8)
     add_out(options)
@@ -31,6 +35,14 @@ def parser(description: str) -> ArgumentParser:
 def add_out(options: ArgumentParser) -> None:
     """The option that every benchmark has."""
     options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
+
+
+def run(main: Callable[[], None]) -> None:
+    """Runs a benchmark; a mistake is told in one line."""
+    try:
+        main()
+    except UserError as error:
+        command_line.fail(str(error))
 
 
 def label_with(num_pairs: int, batch_size: int, *, num_classes: int = NUM_CLASSES) -> np.ndarray:
@@ -194,8 +206,9 @@ def in_turns(
 
 
 def spread(values: np.ndarray) -> str:
-    """Median and range as text."""
-    return f"{np.median(values):.3f} ({values.min():.3f} to {values.max():.3f})"
+    """Median and range as text, three digits of each."""
+    middle, low, high = (f"{x:#.3g}" for x in (np.median(values), values.min(), values.max()))
+    return f"{middle} ({low} to {high})"
 
 
 def report(

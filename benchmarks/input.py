@@ -109,20 +109,15 @@ def _parse() -> Namespace:
 
 
 def _open_split(options: Namespace) -> Any:
-    from oass_jax.command_line import fail
     from oass_jax.data import errors, pipeline
 
     if options.data_dir and not options.data_dir.is_dir():
-        fail(f"--data_dir={options.data_dir} is no folder: give the one with prepared data sets")
-    try:
-        return pipeline.open_split(
-            options.dataset,
-            options.split,
-            data_dir=options.data_dir,
-            manual_dir=options.manual_dir,
+        raise errors.UserError(
+            f"--data_dir={options.data_dir} is no folder: give the one with prepared data sets"
         )
-    except errors.UserError as error:
-        fail(str(error))
+    return pipeline.open_split(
+        options.dataset, options.split, data_dir=options.data_dir, manual_dir=options.manual_dir
+    )
 
 
 def routes(split: Any, options: Namespace) -> dict[str, Route]:
@@ -374,7 +369,7 @@ def _draw(path: Path, growth: dict[str, Any]) -> None:
         path,
         megapixels,
         growth["ms"],
-        growth["start"] + growth["slope"] * megapixels,
+        lambda at: growth["start"] + growth["slope"] * at,
         title="Input of an image, one thread",
         xlabel="megapixels",
         ylabel="CPU time, ms",
@@ -383,4 +378,4 @@ def _draw(path: Path, growth: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import choices, harness
+from oass_jax.data.errors import UserError
 
 PAGES = ("max", "supervised", "puzzlecam", "cmax", "max_csi")
 BANDWIDTH = 3.0e12  # bytes a second, that an H100 reaches
@@ -79,7 +80,7 @@ def h100_mesh() -> Any:
     """A mesh of one H100 that is only described.
 
     Raises:
-      RuntimeError: JAX cannot compile for NVIDIA here.
+      UserError: JAX cannot compile for NVIDIA here.
     """
     import numpy as np
     from jax.experimental import topologies
@@ -91,7 +92,7 @@ def h100_mesh() -> Any:
             topology_name="", platform="cuda", topology="1x1x1", target_config=target
         )
     except (NotImplementedError, RuntimeError) as error:
-        raise RuntimeError(
+        raise UserError(
             'JAX cannot compile for NVIDIA here: pip install "jax[cuda12]", no GPU is needed'
         ) from error
     return Mesh(np.array(topology.devices), ("data",))
@@ -125,10 +126,7 @@ def main() -> None:
     os.environ["JAX_PLATFORMS"] = "cpu"
     # Of the log there would be nothing but warnings that there is no GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    try:
-        mesh = h100_mesh()
-    except RuntimeError as error:
-        parser.error(str(error))
+    mesh = h100_mesh()
     rows = []
 
     def compile_case(name: str, page: str, **fields: Any) -> int:
@@ -146,11 +144,12 @@ def main() -> None:
     for name, change in choices.CHOICES.items():
         with change():
             compile_case(f"{first}, {name}", first)
+    for name, fields in choices.FIELDS.items():
+        compile_case(f"{first}, {name}", first, **fields)
     largest = {}
-    for remat in (False, True):
-        name = f"{first}, remat" if remat else first
+    for name, fields in ({first: {}} | choices.FIELDS).items():
         few, many = (
-            compile_case(f"{name}, batch {size}", first, batch_size=size, **{"model.remat": remat})
+            compile_case(f"{name}, batch {size}", first, batch_size=size, **fields)
             for size in (whole // 2, 2 * whole)
         )
         largest[name] = whole // 2 + int((BUDGET - few) / (many - few) * 1.5 * whole)
@@ -160,4 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -1,6 +1,6 @@
 """Growth against the law it should follow, as a picture."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +10,7 @@ def growth(
     path: Path,
     x: Sequence[float],
     measured: Sequence[float],
-    law: Sequence[float],
+    law: Callable[[np.ndarray], np.ndarray],
     *,
     title: str,
     xlabel: str,
@@ -23,7 +23,7 @@ def growth(
       path: an image file; its folder is made.
       x: what grows.
       measured: medians.
-      law: the law's value at each x.
+      law: x -> the law's value, drawn from the first x to the last.
       title: what was measured.
       xlabel: with its unit.
       ylabel: with its unit.
@@ -35,10 +35,11 @@ def growth(
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(4.8, 3.2), layout="constrained")
-    axes.plot(x, law, color="0.6", label=law_label)
+    between = np.linspace(min(x), max(x), 100)
+    axes.plot(between, law(between), color="0.6", label=law_label)
     axes.plot(x, measured, "o", color="C0", label="measured, median")
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    axes.set_ylim(0, 1.1 * max(np.max(law), np.max(measured)))
+    axes.set_ylim(0, 1.1 * max(np.max(law(between)), np.max(measured)))
     axes.set_xlim(left=0)
     axes.legend(frameon=False)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness
+from oass_jax.data.errors import UserError
 
 CACHES = ("warm", "cold", "none")
 
@@ -34,7 +35,7 @@ def first_step(options: Namespace, data_dir: Path, cache: str, folder: Path) -> 
       Seconds until the first step was logged.
 
     Raises:
-      RuntimeError: with what the command said.
+      UserError: with what the command said.
     """
     command = [sys.executable, "-m", "oass_jax.main", f"--config=configs/demo.py:{options.page}"]
     fields = {
@@ -61,7 +62,7 @@ def first_step(options: Namespace, data_dir: Path, cache: str, folder: Path) -> 
     )
     while not metrics.exists() or "train/loss" not in metrics.read_text():
         if process.poll():
-            raise RuntimeError(process.stderr.read().strip().splitlines()[-1])
+            raise UserError(process.stderr.read().strip().splitlines()[-1])
         time.sleep(0.01)
     seconds = time.perf_counter() - began
     process.communicate()  # it evaluates, and fills the cache with that, too
@@ -99,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

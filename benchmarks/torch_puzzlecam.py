@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from oass_jax.data.errors import UserError
 
 # Of the relative differences. Rounding reaches gradients by ReLUs and max-pools that turn out the
 # other way.
@@ -89,10 +90,10 @@ def choose_device() -> bool:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         import torch
-    except ModuleNotFoundError:
-        from oass_jax import command_line
-
-        command_line.fail("this benchmark needs torch: pip install -r benchmarks/requirements.txt")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            "this benchmark needs torch: pip install -r benchmarks/requirements.txt"
+        ) from error
     if not torch.cuda.is_available():
         os.environ["JAX_PLATFORMS"] = "cpu"
     torch.set_num_threads(os.cpu_count())
@@ -415,4 +416,4 @@ def goals_of(on_gpu: bool) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    main()
+    harness.run(main)

@@ -63,7 +63,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.num_epochs = 120.0  # (*) passes over the training split; need not be whole
     config.batch_size = 32  # (*) over all devices
     # parts a batch is computed in, one after the other in the memory of one, to make one step;
-    # BatchNorm sees one part at a time, all else is as without
+    # BatchNorm sees one part at a time, all else is as without; many times slower on a CPU
     config.num_microbatches = 1
     config.log_every_steps = 50  # a line on the console and in metrics.jsonl
     _add_input(config)

@@ -22,6 +22,9 @@ def mean_gradient(
     The losses are means over images, so their mean over equal parts is that of the batch. BatchNorm
     differs: it normalises by the part, and its running statistics move once for each.
 
+    On a CPU this is many times slower: XLA brings convolutions into the form that is fast there
+    outside of loops only.
+
     Args:
       loss_fn: `(params, state, part)` -> loss and `(batch_stats, metrics)`.
       state: before the step.

@@ -2,7 +2,7 @@
 
 Run by hand where torch is installed; the tests only read the file.
 
-    python tests/model/make_torch_fixture.py
+    python -m tests.model.make_torch_fixture
 """
 
 from pathlib import Path
@@ -11,51 +11,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from benchmarks.torch_resnet import ResNet
+
 OUTPUT = Path(__file__).with_name("torch_resnet_tiny.safetensors")
-STAGE_SIZES, STAGE_STRIDES, WIDTH, EXPANSION = (1, 2, 1, 1), (1, 2, 2, 1), 4, 4
+STAGE_SIZES, WIDTH = (1, 2, 1, 1), 4
 GRADIENTS = ("conv1.weight", "layer2.0.conv2.weight", "layer2.0.downsample.0.weight", "bn1.weight")
-
-
-class Bottleneck(nn.Module):
-    def __init__(self, inputs, width, stride):
-        super().__init__()
-        outputs = EXPANSION * width
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
-        self.downsample = None
-        if stride != 1 or inputs != outputs:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
-            )
-
-    def forward(self, x):
-        y = torch.relu(self.bn1(self.conv1(x)))
-        y = torch.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
-        return torch.relu(y + (x if self.downsample is None else self.downsample(x)))
-
-
-class ResNet(nn.Module):
-    def __init__(self, stage_sizes, width):
-        super().__init__()
-        self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1)
-        inputs = width
-        for i, (size, stride) in enumerate(zip(stage_sizes, STAGE_STRIDES, strict=True)):
-            blocks = []
-            for j in range(size):
-                blocks.append(Bottleneck(inputs, width * 2**i, stride if j == 0 else 1))
-                inputs = EXPANSION * width * 2**i
-            setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
-
-    def forward(self, x):
-        x = self.maxpool(torch.relu(self.bn1(self.conv1(x))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
 def randomise_norms(model):

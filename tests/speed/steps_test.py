@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import harness
+from benchmarks import choices, harness
+from oass_jax.data.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]
@@ -25,6 +26,22 @@ def test_labels_are_spread_evenly_over_the_images():
     np.testing.assert_array_equal(label.sum(1), [3, 2, 2])
 
 
+def test_a_mistake_is_told_in_a_line():
+    done = run("benchmarks.step", "--encoder=resnet51")
+    assert done.returncode == 2
+    assert "invalid choice: 'resnet51'" in done.stderr
+
+    def main():
+        raise UserError("so it\nis")
+
+    with pytest.raises(SystemExit, match="2"):
+        harness.run(main)
+
+
+def test_spread_has_three_digits():
+    assert harness.spread(np.array([0.0012345, 0.001, 0.5])) == "0.00123 (0.00100 to 0.500)"
+
+
 def test_runs_are_timed_in_turns():
     order = []
 
@@ -37,7 +54,7 @@ def test_runs_are_timed_in_turns():
     np.testing.assert_array_equal(times["b"], [4, 6])
 
 
-@pytest.mark.parametrize("name", ["step", "pairs"])
+@pytest.mark.parametrize("name", ["step", "pairs", "choices", "plan", "startup"])
 def test_help_answers_without_jax(name):
     code = f"import sys, benchmarks.{name}; print('jax' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
@@ -50,6 +67,11 @@ def test_help_answers_without_jax(name):
     [
         ("step", ["--pages", "max", "ctopk_w_csi"], {"max", "ctopk_w_csi"}),
         ("pairs", ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
+        (
+            "choices",
+            ["--page=supervised"],
+            {"as it is", "remat", "2 microbatches", *choices.CHOICES},
+        ),
     ],
 )
 def test_a_benchmark_writes_what_it_prints(name, options, lines, tmp_path):

@@ -1,0 +1,71 @@
+import argparse
+
+import jax
+import numpy as np
+import pytest
+from numpy.testing import assert_allclose
+
+from benchmarks import choices, harness
+from oass_jax.model import resnet
+from oass_jax.model.network import Network
+from oass_jax.training import parts
+
+OPTIONS = argparse.Namespace(
+    image_px=64, batch_size=8, encoder="resnet_tiny", dtype="float32", chunk_pairs=8
+)
+
+
+def outputs():
+    """Class maps by running statistics, and the gradient of a loss by the batch's."""
+    config = harness.config_of("max", OPTIONS)
+    network = parts.create_network(config, 5)
+    variables = parts.init_variables(network, 0)
+    rng = np.random.default_rng(0)
+    # Running statistics and biases that are not those of the start.
+    variables = jax.tree.map(lambda x: x + 0.1 * rng.random(x.shape, np.float32), variables)
+    images = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
+
+    @jax.jit
+    def cam(variables):
+        features = network.apply(variables, images, train=False, method=Network.encode)
+        return network.apply(variables, features, method=Network.classify)
+
+    @jax.jit
+    @jax.grad
+    def grad(params):
+        tree = variables | {"params": params}
+        output, _ = network.apply(tree, images, train=True, mutable=["batch_stats"])
+        return (output["cam"] ** 2).mean()
+
+    return cam(variables), grad(variables["params"])
+
+
+@pytest.fixture(scope="module")
+def as_it_is():
+    return outputs()
+
+
+@pytest.mark.parametrize("name", choices.CHOICES)
+def test_a_choice_computes_the_same(name, as_it_is):
+    with choices.CHOICES[name]():
+        cam, grads = outputs()
+    assert_allclose(cam, as_it_is[0], rtol=1e-4, atol=1e-4 * np.abs(as_it_is[0]).max())
+    largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(as_it_is[1]))
+    jax.tree.map(lambda a, b: assert_allclose(a, b, atol=1e-4 * largest), grads, as_it_is[1])
+
+
+def test_choices_end_with_their_context():
+    before = resnet.PointwiseConv, resnet.max_pool, resnet.flat_dot, Network.apply
+    for change in choices.CHOICES.values():
+        with change():
+            pass
+    assert before == (resnet.PointwiseConv, resnet.max_pool, resnet.flat_dot, Network.apply)
+
+
+def test_a_folded_encoder_has_nothing_but_biases():
+    encoder = resnet.ENCODERS["resnet_tiny"](dtype="float32")
+    variables = encoder.init(jax.random.key(0), np.zeros((1, 32, 32, 3)), train=False)
+    folded = choices.fold(variables["params"], variables["batch_stats"])
+    norms = [tree for name, tree in folded["layer1_0"].items() if "bn" in name]
+    assert len(norms) == 4
+    assert all(set(tree) == {"bias"} for tree in norms)

@@ -1,0 +1,58 @@
+import importlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import roof
+from oass_jax.model import resnet
+
+R50 = resnet.ENCODERS["resnet50"](dtype=jnp.float32)
+# Of an H100, as the paper's setting was counted by hand: images/s at 798 TFLOP/s and 3.0 TB/s.
+BY_HAND = {"supervised": 1207, "puzzlecam": 604, "max": 943, "cmax": 849}
+FORWARDS = {"supervised": 2.98, "puzzlecam": 5.96, "max": 3.98, "cmax": 4.48}
+
+
+def config_of(page):
+    config = importlib.import_module(f"configs.{page}").get_config()
+    config.model.dtype = "bfloat16"
+    return config
+
+
+@pytest.mark.parametrize("name", ["resnet50", "resnet101", "resnet_tiny"])
+def test_every_convolution_of_the_network_is_counted(name):
+    encoder = resnet.ENCODERS[name](dtype=jnp.float32)
+    images = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    like = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), images)
+    sizes = [leaf.size for leaf in jax.tree.leaves(like["params"]) if leaf.ndim == 4]
+    assert sorted(sizes) == sorted(conv.weights for conv in roof.convolutions(encoder, 64))
+
+
+def test_one_forward_pass_of_the_paper_is_65_gflop():
+    np.testing.assert_allclose(roof.forward_flops(R50, 512), 64.85e9, rtol=1e-3)
+
+
+@pytest.mark.parametrize("page", BY_HAND)
+def test_steps_in_forward_passes_and_at_the_roof_of_an_h100(page):
+    config = config_of(page)
+    flops = roof.step_flops(config, R50, 1.5)
+    np.testing.assert_allclose(flops / roof.forward_flops(R50, 512), FORWARDS[page], atol=0.01)
+    seconds = roof.step_seconds(config, R50, 1.5, roof.Limits(798e12, 3.0e12))
+    np.testing.assert_allclose(config.batch_size / seconds, BY_HAND[page], rtol=0.05)
+
+
+def test_without_limit_of_bandwidth_only_arithmetic_counts():
+    config = config_of("max")
+    seconds = roof.step_seconds(config, R50, 0.0, roof.Limits(1e12, np.inf))
+    flops = config.batch_size * roof.step_flops(config, R50, 0.0)
+    np.testing.assert_allclose(seconds, flops / 1e12, rtol=1e-6)
+
+
+def test_every_page_has_its_passes():
+    passes = {page: roof.step_passes(config_of(page), 2.0) for page in ("cmax_csi", "mcar")}
+    assert passes["cmax_csi"] == {"teach": 2.0, "forward": 1.0, "backward": 1.0}
+    assert passes["mcar"] == {"teach": 0.0, "forward": 5.0, "backward": 5.0}
+    whole = config_of("cmax")
+    whole.teacher.resize_patches = False
+    assert roof.step_passes(whole, 2.0)["teach"] == 8.0
