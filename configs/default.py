@@ -33,7 +33,6 @@ MINIMUM = {
     "log_every_steps": 1,
     "data.canvas_px": 32,
     "data.max_boxes": 1,
-    "data.num_threads": 1,
     "augment.image_px": 32,
     "augment.long_side_px": 1,
     "keypoint.margin_cells": 1,
@@ -84,7 +83,7 @@ def _add_input(config: ml_collections.ConfigDict) -> None:
     # (*) what classes become whose objects are all difficult: positive, ignore, negative
     data.difficult = "positive"
     data.num_workers = 0  # processes that decode; 0 decodes in threads of this one
-    data.num_threads = 16  # threads that decode, in each process
+    data.num_threads = 0  # threads that decode, in each process; 0 for as many as there are cores
     data.cache = False  # keep decoded images in memory: 6 to 8 GB for train_aug; needs 0 workers
 
     augment = config.augment = ml_collections.ConfigDict()

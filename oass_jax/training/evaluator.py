@@ -124,7 +124,7 @@ def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str
         max_boxes=config.data.max_boxes,
         difficult=config.eval.difficult,
         num_workers=config.data.num_workers,
-        num_threads=config.data.num_threads,
+        num_threads=parts.num_threads(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

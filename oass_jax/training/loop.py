@@ -248,7 +248,7 @@ def _train_batches(
         max_boxes=config.data.max_boxes,
         difficult=config.data.difficult,
         num_workers=config.data.num_workers,
-        num_threads=config.data.num_threads,
+        num_threads=parts.num_threads(config),
         cache=config.data.cache,
         process_index=jax.process_index(),
         process_count=jax.process_count(),

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import os
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -88,6 +89,16 @@ def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
         data_dir=config.data.data_dir or None,
         manual_dir=config.data.manual_dir or None,
     )
+
+
+def num_threads(config: ConfigDict) -> int:
+    """The threads that decode in each process: more than cores only wait for each other.
+
+    Args:
+      config: `data.num_threads` and `data.num_workers` are read.
+    """
+    cores = os.cpu_count() or 1
+    return config.data.num_threads or max(1, cores // max(1, config.data.num_workers))
 
 
 def to_device(batch: dict[str, np.ndarray], fields: tuple[str, ...], mesh: Mesh) -> Batch:

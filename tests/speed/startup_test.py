@@ -3,6 +3,7 @@ import argparse
 import pytest
 
 from benchmarks import startup
+from oass_jax.data import pipeline
 from oass_jax.data.errors import UserError
 
 
@@ -14,9 +15,8 @@ def test_a_start_that_fails_tells_why(tmp_path):
         startup.first_step(options, tmp_path, "", tmp_path / "run")
 
 
-def test_the_first_step_is_waited_for(tmp_path):
-    from oass_jax.data import pipeline
-
+def test_the_first_step_is_waited_for(tmp_path, monkeypatch):
+    monkeypatch.setenv("XLA_FLAGS", "")
     pipeline.open_split("digit_scenes", "val", data_dir=tmp_path, manual_dir=None)
     options = argparse.Namespace(
         page="supervised", image_px=32, batch_size=8, encoder="resnet_tiny", dtype="float32"

@@ -86,7 +86,7 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
     )
     compilations = "/jax/core/compile/backend_compile_duration"
     pipeline.open_split("digit_scenes", "val", data_dir=tmp_path, manual_dir=None)
-    config = importlib.import_module("configs.demo").get_config("ctopk_w_csi")
+    config = importlib.import_module("configs.demo").get_config("max")
     config.data.data_dir = str(tmp_path)
     config.data.split, config.eval.split = "train[:160]", "val[:16]"
     config.batch_size = config.eval.batch_size = 16

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from configs import default
@@ -40,3 +42,16 @@ def test_a_batch_that_devices_cannot_share_is_refused():
     config.batch_size = 12  # conftest gives 8 devices
     with pytest.raises(UserError, match="choose a multiple of 8"):
         parts.create_mesh(config)
+    config.batch_size, config.num_microbatches = 24, 2
+    with pytest.raises(UserError, match="2 microbatches on 8 devices .* a multiple of 16"):
+        parts.create_mesh(config)
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "expected"), [(0, 0, 6), (0, 2, 3), (0, 8, 1), (5, 0, 5)]
+)
+def test_as_many_threads_as_cores_share_the_decoding(threads, workers, expected, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    config = default.get_config()
+    config.data.num_threads, config.data.num_workers = threads, workers
+    assert parts.num_threads(config) == expected
