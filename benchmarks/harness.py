@@ -206,8 +206,9 @@ def in_turns(
 
 
 def spread(values: np.ndarray) -> str:
-    """Median and range as text, three digits of each."""
-    middle, low, high = (f"{x:#.3g}" for x in (np.median(values), values.min(), values.max()))
+    """Median and range as text, at least three digits of each."""
+    numbers = np.median(values), values.min(), values.max()
+    middle, low, high = (f"{x:.0f}" if abs(x) >= 100 else f"{x:#.3g}" for x in numbers)
     return f"{middle} ({low} to {high})"
 
 

@@ -42,6 +42,7 @@ def test_a_mistake_is_told_in_a_line():
 
 def test_spread_has_three_digits():
     assert harness.spread(np.array([0.0012345, 0.001, 0.5])) == "0.00123 (0.00100 to 0.500)"
+    assert harness.spread(np.array([4581.7, 99.0, -162.4])) == "99.0 (-162 to 4582)"
 
 
 def test_runs_are_timed_in_turns():
