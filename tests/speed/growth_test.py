@@ -130,7 +130,6 @@ def test_what_cannot_be_measured_is_said(words):
 
 
 def test_curves_are_printed_drawn_and_written(tmp_path):
-    pytest.importorskip("matplotlib")
     done = run(*SMALL, "--of", "evaluation", "--at", "16", "8", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "growth.json").read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import choices, harness
+from benchmarks import harness
 from oass_jax.data.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -70,11 +70,6 @@ def test_help_answers_without_jax(name):
     [
         ("step", ["--pages", "max", "ctopk_w_csi"], {"max", "ctopk_w_csi"}),
         ("pairs", ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
-        (
-            "choices",
-            ["--page=supervised"],
-            {"as it is", "remat", "2 microbatches", *choices.CHOICES},
-        ),
     ],
 )
 def test_a_benchmark_writes_what_it_prints(name, options, lines, tmp_path):

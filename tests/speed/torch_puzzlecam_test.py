@@ -9,11 +9,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 from benchmarks import torch_puzzlecam
+from configs import supervised
 from oass_jax.model.pretrained import load_pretrained
 from oass_jax.training import parts
 
@@ -27,9 +27,8 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def variables():
-    config = ConfigDict(
-        {"model": {"encoder": "resnet_tiny", "dtype": "float32", "csi": False, "graph": False}}
-    )
+    config = supervised.get_config()
+    config.model.encoder = "resnet_tiny"
     return parts.init_variables(parts.create_network(config, 5), 0)
 
 
@@ -40,8 +39,8 @@ def test_help_answers_without_jax_and_torch():
 
 
 def test_missing_torch_is_told_in_one_sentence():
-    code = "import sys; sys.modules['torch'] = None; from benchmarks import torch_puzzlecam as b"
-    done = run("-c", f"{code}; b.main()")
+    code = "import sys; sys.modules['torch'] = None; from benchmarks import torch_puzzlecam as b; "
+    done = run("-c", f"{code} b.harness.run(b.main)")
     assert done.returncode == 2
     assert done.stderr == (
         "error: this benchmark needs torch: pip install -r benchmarks/requirements.txt\n"
