@@ -64,7 +64,9 @@ def test_choices_end_with_their_context():
 
 def test_a_folded_encoder_has_nothing_but_biases():
     encoder = resnet.ENCODERS["resnet_tiny"](dtype="float32")
-    variables = encoder.init(jax.random.key(0), np.zeros((1, 32, 32, 3)), train=False)
+    variables = jax.jit(lambda x: encoder.init(jax.random.key(0), x, train=False))(
+        np.zeros((1, 32, 32, 3))
+    )
     folded = choices.fold(variables["params"], variables["batch_stats"])
     norms = [tree for name, tree in folded["layer1_0"].items() if "bn" in name]
     assert len(norms) == 4

@@ -68,7 +68,7 @@ def test_help_answers_without_jax(name):
 @pytest.mark.parametrize(
     ("name", "options", "lines"),
     [
-        ("step", ["--pages", "max", "ctopk_w_csi"], {"max", "ctopk_w_csi"}),
+        ("step", ["--pages", "ctopk_w_csi"], {"ctopk_w_csi"}),
         ("pairs", ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
     ],
 )
