@@ -41,8 +41,8 @@ def spatial_conv(features: int, size: int, stride: int, dtype: Any, name: str) -
 def max_pool(x: jax.Array) -> jax.Array:
     """The largest of 3x3 at stride 2, padded by one: half the height and width, rounded up.
 
-    A chain of selects along each axis. The gradient of XLA's own pooling is a scatter, slow on
-    every device. Of equal values the first along an axis gets the gradient; NaN stays NaN.
+    A chain of selects along each axis, whose gradient is selects again; that of XLA's own pooling
+    is a scatter. Of equal values the first along an axis gets the gradient; NaN stays NaN.
     """
     for axis in (1, 2):
         size = -(-x.shape[axis] // 2)

@@ -92,7 +92,7 @@ def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
 
 
 def num_threads(config: ConfigDict) -> int:
-    """The threads that decode in each process: more than cores only wait for each other.
+    """The threads that decode in each process: as many as there are cores for it, if not set.
 
     Args:
       config: `data.num_threads` and `data.num_workers` are read.
