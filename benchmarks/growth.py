@@ -8,7 +8,6 @@ With --out every curve is drawn there, too.
 import argparse
 import functools
 import importlib
-import importlib.util
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -254,8 +253,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.at and (len(options.of) > 1 or len(set(options.at)) < 2):
         parser.error("--at takes two or more numbers, for the one thing --of names")
-    if options.out and importlib.util.find_spec("matplotlib") is None:
-        parser.error("--out draws, too: pip install -r benchmarks/requirements.txt")
+    if options.out:
+        plot.require()
 
     points, laws, curves = [], [], {}
     for grown in dict.fromkeys(options.of):

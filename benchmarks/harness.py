@@ -13,7 +13,7 @@ import numpy as np
 
 from configs import default
 from oass_jax import command_line
-from oass_jax.data.errors import UserError
+from oass_jax.data.errors import UserError, nearest
 
 NUM_CLASSES = 20
 POSITIVES = 1.555  # labels an image of train_aug has on average
@@ -60,7 +60,13 @@ def config_of(page: str, options: Namespace, **fields: Any) -> Any:
       page: name of a config.
       options: from `parser`.
       **fields: of the config, such as `**{"teacher.mode": "none"}`.
+
+    Raises:
+      UserError: there is no such page.
     """
+    pages = {path.stem for path in Path(default.__file__).parent.glob("*.py")}
+    if page not in pages - {"__init__", "from_json"}:
+        raise UserError(f"{page} is not a config: {nearest(page, pages)}")
     config = importlib.import_module(f"configs.{page}").get_config()
     config.batch_size = options.batch_size
     config.model.encoder = options.encoder

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import harness, plot
 
 SIZES = (128, 256, 384, 512, 768)  # px, long side
 _INTERVALS = 4  # of the run; compilation falls into the first
@@ -60,6 +60,8 @@ class Repeated(Sequence[dict]):
 def main() -> None:
     """Times the routes, then the sizes, then runs the training command."""
     options = _parse()
+    if options.out:
+        plot.require()
     split = _open_split(options)
     runs = routes(split, options)
     pixels, sized = sizes(split, options)
@@ -362,8 +364,6 @@ def _clock(work: Iterator[Any], images: int) -> tuple[float, float]:
 
 
 def _draw(path: Path, growth: dict[str, Any]) -> None:
-    from benchmarks import plot
-
     megapixels = np.array(growth["pixels"]) / 1e6
     plot.growth(
         path,

@@ -1,9 +1,22 @@
 """Growth against the law it should follow, as a picture."""
 
+import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+
+from oass_jax.data.errors import UserError
+
+
+def require() -> None:
+    """Asks for matplotlib before anything is measured.
+
+    Raises:
+      UserError: it is not installed.
+    """
+    if importlib.util.find_spec("matplotlib") is None:
+        raise UserError("--out draws, too: pip install -r benchmarks/requirements.txt")
 
 
 def growth(

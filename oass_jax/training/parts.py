@@ -43,7 +43,7 @@ def create_mesh(config: ConfigDict) -> Mesh:
         if size % (num_parts * len(devices)):
             parts = f"{num_parts} microbatches on " * (num_parts > 1)
             raise UserError(
-                f"{field} is {size}, which {parts}{len(devices)} devices cannot share evenly: "
+                f"{field} is {size}, which {parts}{len(devices)} device(s) cannot share evenly: "
                 f"choose a multiple of {num_parts * len(devices)}"
             )
     return Mesh(np.array(devices), ("data",))

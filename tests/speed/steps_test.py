@@ -33,6 +33,10 @@ def test_a_mistake_is_told_in_a_line():
     assert done.returncode == 2
     assert "invalid choice: 'resnet51'" in done.stderr
 
+    done = run("benchmarks.step", "--pages", "maxx")
+    assert done.returncode == 2
+    assert done.stderr == "error: maxx is not a config: did you mean max?\n"
+
     def main():
         raise UserError("so it\nis")
 

@@ -43,7 +43,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
     with pytest.raises(UserError, match="choose a multiple of 8"):
         parts.create_mesh(config)
     config.batch_size, config.num_microbatches = 24, 2
-    with pytest.raises(UserError, match=r"2 microbatches on 8 devices .* a multiple of 16"):
+    with pytest.raises(UserError, match=r"2 microbatches on 8 device.s. .* a multiple of 16"):
         parts.create_mesh(config)
 
 
