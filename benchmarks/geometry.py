@@ -8,7 +8,6 @@ comes back through the tiling. Each is compiled alone, at the shapes of the step
 
 import argparse
 import functools
-import importlib
 import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -326,14 +325,15 @@ def heads(options: argparse.Namespace) -> dict[str, Compiled]:
     import jax
     import jax.numpy as jnp
 
+    from oass_jax import config_file
     from oass_jax.model.network import Network
-    from oass_jax.training import parts
+    from oass_jax.run import build
 
     compiled = {}
     for name, page in (("head with CSI", "max_csi"), ("head without", "max")):
-        config = importlib.import_module(f"configs.{page}").get_config()
+        config = config_file.load(page)
         config.model.encoder, config.model.dtype = options.encoder, options.dtype
-        network = parts.create_network(config, harness.NUM_CLASSES)
+        network = build.create_network(config, harness.NUM_CLASSES)
         canvas = jnp.zeros((options.batch_size, options.image_px, options.image_px, 3))
         init = functools.partial(network.init_with_output, train=False)
         like = jax.eval_shape(init, jax.random.PRNGKey(0), canvas)[0]["features"]

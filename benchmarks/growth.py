@@ -7,7 +7,6 @@ With --out every curve is drawn there, too.
 
 import argparse
 import functools
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -103,31 +102,34 @@ def _steps(steps: dict[int, harness.Step], law: str, title: str, xlabel: str) ->
 
 def evaluation(options: argparse.Namespace, at: list) -> Curve:
     """One pass over made-up images with one network's weights, and the metrics."""
-    from oass_jax.evaluation import evaluate, metric
-    from oass_jax.training import evaluator, parts
+    from oass_jax import config_file
+    from oass_jax.evaluation import average_precision, evaluator, predict
+    from oass_jax.run import build
 
-    config = importlib.import_module("configs.max").get_config()
+    config = config_file.load("max")
     config.model.encoder, config.model.dtype = options.encoder, options.dtype
     config.eval.batch_size = options.batch_size
-    mesh = parts.create_mesh(config)
-    network = parts.create_network(config, harness.NUM_CLASSES)
-    weights = {"student": parts.init_variables(network, 0)}
+    mesh = build.create_mesh(config)
+    network = build.create_network(config, harness.NUM_CLASSES)
+    weights = {"student": build.init_variables(network, 0)}
     first = _eval_batch(options.batch_size, options.image_px, start=0, count=options.batch_size)
-    first = parts.to_device(first, evaluator.FIELDS, mesh)
-    predict_fn = parts.create_predict_fn(config, network, mesh).lower(weights, first).compile()
+    first = build.to_device(first, evaluator.FIELDS, mesh)
+    predict_fn = evaluator.create_predict_fn(config, network, mesh).lower(weights, first).compile()
 
     def run(count: int) -> float:
         began = time.perf_counter()
         batches = (
-            parts.to_device(
+            build.to_device(
                 _eval_batch(options.batch_size, options.image_px, start=start, count=count),
                 evaluator.FIELDS,
                 mesh,
             )
             for start in range(0, count, options.batch_size)
         )
-        predictions = evaluate.predict(functools.partial(predict_fn, weights), batches)
-        metric.mean_average_precision(predictions.scores["student"]["base"], predictions.label)
+        predictions = predict.predict(functools.partial(predict_fn, weights), batches)
+        average_precision.mean_average_precision(
+            predictions.scores["student"]["base"], predictions.label
+        )
         return time.perf_counter() - began
 
     flops = predict_fn.cost_analysis()["flops"]
@@ -151,7 +153,7 @@ def _eval_batch(batch_size: int, image_px: int, *, start: int, count: int) -> di
 def ranking(options: argparse.Namespace, at: list) -> Curve:
     """Both average precisions of made-up scores, which NumPy sorts."""
     del options
-    from oass_jax.evaluation import metric
+    from oass_jax.evaluation import average_precision
 
     rng = np.random.default_rng(0)
     shape = (max(at), harness.NUM_CLASSES)
@@ -160,7 +162,7 @@ def ranking(options: argparse.Namespace, at: list) -> Curve:
 
     def run(count: int) -> float:
         began = time.perf_counter()
-        metric.mean_average_precision(scores[:count], label[:count])
+        average_precision.mean_average_precision(scores[:count], label[:count])
         return time.perf_counter() - began
 
     runs = {x: functools.partial(run, x) for x in at}

@@ -1,6 +1,5 @@
 """Training steps of the configs on made-up images, timed in turns."""
 
-import importlib
 import json
 import platform
 import time
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from configs import default
-from oass_jax import command_line
-from oass_jax.data.errors import UserError, nearest
+from oass_jax import command_line, config_file, default_config
+from oass_jax.errors import UserError
 
 NUM_CLASSES = 20
 POSITIVES = 1.555  # labels an image of train_aug has on average
@@ -24,8 +22,12 @@ def parser(description: str) -> ArgumentParser:
     options = ArgumentParser(description=description.splitlines()[0])
     options.add_argument("--image_px", type=int, default=128, help="side of the input")
     options.add_argument("--batch_size", type=int, default=16)
-    options.add_argument("--encoder", default="resnet50", choices=default.CHOICES["model.encoder"])
-    options.add_argument("--dtype", default="float32", choices=default.CHOICES["model.dtype"])
+    options.add_argument(
+        "--encoder", default="resnet50", choices=default_config.CHOICES["model.encoder"]
+    )
+    options.add_argument(
+        "--dtype", default="float32", choices=default_config.CHOICES["model.dtype"]
+    )
     options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
     options.add_argument("--chunk_pairs", type=int, default=8)
     add_out(options)
@@ -64,10 +66,7 @@ def config_of(page: str, options: Namespace, **fields: Any) -> Any:
     Raises:
       UserError: there is no such page.
     """
-    pages = {path.stem for path in Path(default.__file__).parent.glob("*.py")}
-    if page not in pages - {"__init__", "from_json"}:
-        raise UserError(f"{page} is not a config: {nearest(page, pages)}")
-    config = importlib.import_module(f"configs.{page}").get_config()
+    config = config_file.load(page)
     config.batch_size = options.batch_size
     config.model.encoder = options.encoder
     config.model.dtype = options.dtype
@@ -143,26 +142,27 @@ class Step:
         """
         import jax
 
-        from oass_jax.training import parts, state
+        from oass_jax.run import build, state
+        from oass_jax.training import build as training_build
 
         self.config = config = config_of(page, options, **fields)
-        mesh = parts.create_mesh(config)
-        network = parts.create_network(config, num_classes)
+        mesh = build.create_mesh(config)
+        network = build.create_network(config, num_classes)
         self.encoder = network.encoder
-        schedule = parts.create_schedule(config, 10_000)
-        tx, _ = parts.create_optimizer(config, schedule)
+        schedule = training_build.create_schedule(config, 10_000)
+        tx, _ = training_build.create_optimizer(config, schedule)
         first = state.create_state(
-            parts.init_variables(network, 0),
+            build.init_variables(network, 0),
             tx=tx,
             rng=jax.random.PRNGKey(0),
             teacher=config.teacher.mode,
         )
-        self._state = jax.device_put(first, parts.replicated(mesh))
+        self._state = jax.device_put(first, build.replicated(mesh))
         num_pairs = round(positives * options.batch_size)
         label = label_with(num_pairs, options.batch_size, num_classes=num_classes)
         batch = made_up_batch(label, options.image_px)
-        self._batch = parts.to_device(batch, tuple(batch), mesh)
-        train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
+        self._batch = build.to_device(batch, tuple(batch), mesh)
+        train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
         began = time.perf_counter()
         self._compiled = train_fn.lower(self._state, self._batch).compile()
         self.compile_s = time.perf_counter() - began

@@ -111,7 +111,8 @@ def _parse() -> Namespace:
 
 
 def _open_split(options: Namespace) -> Any:
-    from oass_jax.data import errors, pipeline
+    from oass_jax import errors
+    from oass_jax.data import pipeline
 
     if options.data_dir and not options.data_dir.is_dir():
         raise errors.UserError(
@@ -294,9 +295,9 @@ def _repeated(split: Any, length: int) -> Any:
 
 
 def _data_config() -> Any:
-    from configs import default
+    from oass_jax import default_config
 
-    return default.get_config().data
+    return default_config.get_config().data
 
 
 def _batches(

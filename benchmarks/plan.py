@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import choices, harness
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 PAGES = ("max", "supervised", "puzzlecam", "cmax", "max_csi")
 BANDWIDTH = 3.0e12  # bytes a second, that an H100 reaches
@@ -102,18 +102,19 @@ def compile_step(config: Any, mesh: Any) -> Any:
     """Compiles the training step of a config for devices that need not be there."""
     import jax
 
-    from oass_jax.training import parts
+    from oass_jax.run import build
+    from oass_jax.training import build as training_build
 
-    network = parts.create_network(config, harness.NUM_CLASSES)
-    schedule = parts.create_schedule(config, 10_000)
-    tx, _ = parts.create_optimizer(config, schedule)
-    state = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+    network = build.create_network(config, harness.NUM_CLASSES)
+    schedule = training_build.create_schedule(config, 10_000)
+    tx, _ = training_build.create_optimizer(config, schedule)
+    state = build.abstract_state(network, tx, config.teacher.mode, mesh)
     label = harness.label_with(0, config.batch_size)
     batch = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=parts.split(mesh)),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=build.batch_sharding(mesh)),
         harness.made_up_batch(label, config.augment.image_px),
     )
-    train_fn = parts.create_train_fn(config, network, tx, schedule, mesh)
+    train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
     return train_fn.lower(state, batch).compile()
 
 

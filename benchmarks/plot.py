@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 
 def require() -> None:

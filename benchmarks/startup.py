@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks import harness
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 CACHES = ("warm", "cold", "none")
 

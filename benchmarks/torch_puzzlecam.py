@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 # Of the relative differences. Rounding reaches gradients by ReLUs and max-pools that turn out the
 # other way.
@@ -120,19 +120,19 @@ class Programs:
         import jax
         import torch
 
-        from configs import puzzlecam
+        from oass_jax import config_file
         from oass_jax.image import augment
-        from oass_jax.training import parts
+        from oass_jax.run import build
 
         self.version = torch.__version__
         self._options = options
-        config = self._config = puzzlecam.get_config()
+        config = self._config = config_file.load("puzzlecam")
         config.model.encoder = options.encoder
         config.model.dtype = "float32"
         config.keypoint.margin_cells = 1
         config.loss.alpha_re_ramp_epochs = 0.0  # it weighs nothing in a first step else
-        self._network = parts.create_network(config, harness.NUM_CLASSES)
-        self._variables = calm(parts.init_variables(self._network, 0))
+        self._network = build.create_network(config, harness.NUM_CLASSES)
+        self._variables = calm(build.init_variables(self._network, 0))
 
         num, px = options.batch_size, options.image_px
         pixels = np.random.default_rng(0).integers(0, 256, (num, px, px, 3), np.uint8)
@@ -231,7 +231,9 @@ class Programs:
         import optax
         from jax.sharding import Mesh
 
-        from oass_jax.training import parts, state, step
+        from oass_jax.run import state
+        from oass_jax.training import build as training_build
+        from oass_jax.training import step
 
         num, px = self._images.shape[:2]
         views = step.Views(
@@ -245,8 +247,8 @@ class Programs:
             self._variables, tx=optax.identity(), rng=jax.random.PRNGKey(0), teacher="siamese"
         )
         mesh = Mesh(np.array(jax.devices()[:1]), ("data",))
-        schedule = parts.create_schedule(self._config, 10_000)
-        method = parts.create_method(self._config, schedule, mesh)
+        schedule = training_build.create_schedule(self._config, 10_000)
+        method = training_build.create_method(self._config, schedule, mesh)
         loss_fn = functools.partial(step.total_loss, network=self._network, method=method)
         loss_fn = jax.jit(jax.value_and_grad(loss_fn, has_aux=True))
         (_, (_, metrics)), grads = loss_fn(first.params, first, views)

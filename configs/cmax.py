@@ -5,11 +5,11 @@
 The peak of every label's own map: one cut, one teacher pass and one pair of losses a label.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of OASS `cmax`."""
-    config = default.get_config()
+    config = default_config.get_config()
     config.keypoint.strategy = "cmax"
     return config

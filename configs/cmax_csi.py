@@ -5,12 +5,12 @@
 As `cmax.py`, and class-specific instances are classified along; their logits are the prediction.
 """
 
-from configs import cmax
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of OASS `cmax` with CSI."""
-    config = cmax.get_config()
+    config = config_file.load("cmax")
     config.model.csi = True
     config.eval.logits = "csi"
     return config

@@ -5,12 +5,12 @@
 As `ctopk.py`, and class-specific instances are classified along; their logits are the prediction.
 """
 
-from configs import ctopk
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of OASS `ctopk` with CSI."""
-    config = ctopk.get_config()
+    config = config_file.load("ctopk")
     config.model.csi = True
     config.eval.logits = "csi"
     return config

@@ -5,11 +5,11 @@
 The mean of the five highest local maxima of every label's own map, weighted by their values.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of OASS `ctopk_w`."""
-    config = default.get_config()
+    config = default_config.get_config()
     config.keypoint.strategy = "ctopk_w"
     return config

@@ -5,12 +5,12 @@
 As `ctopk_w.py`, and class-specific instances are classified along; their logits are the prediction.
 """
 
-from configs import ctopk_w
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of OASS `ctopk_w` with CSI."""
-    config = ctopk_w.get_config()
+    config = config_file.load("ctopk_w")
     config.model.csi = True
     config.eval.logits = "csi"
     return config

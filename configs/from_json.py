@@ -5,7 +5,7 @@ python -m oass_jax.main --config=configs/from_json.py:WORKDIR/config.json --work
 
 import json
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config(path):
@@ -17,7 +17,7 @@ def get_config(path):
     """
     with open(path, encoding="utf-8") as file:
         values = json.load(file)
-    config = default.get_config()
+    config = default_config.get_config()
     try:
         config.update(_with_tuples(values))
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -5,11 +5,11 @@
 The mean centre of every label's boxes: an upper bound, since it is told where the objects are.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of OASS `gt_bbox`."""
-    config = default.get_config()
+    config = default_config.get_config()
     config.keypoint.strategy = "gt_bbox"
     return config

@@ -5,12 +5,12 @@
 As `gt_bbox.py`, and class-specific instances are classified along; their logits are the prediction.
 """
 
-from configs import gt_bbox
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of OASS `gt_bbox` with CSI."""
-    config = gt_bbox.get_config()
+    config = config_file.load("gt_bbox")
     config.model.csi = True
     config.eval.logits = "csi"
     return config

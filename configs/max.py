@@ -8,9 +8,9 @@ These are the defaults: everything is said in `default.py`.
 Measured on two CPU cores (float32, batch 4): 4.8 s a step, 5.3 GB. On a GPU: not measured.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of OASS `max`."""
-    return default.get_config()
+    return default_config.get_config()

@@ -5,12 +5,12 @@
 As `max.py`, and class-specific instances are classified along; their logits are the prediction.
 """
 
-from configs import max
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of OASS `max` with CSI."""
-    config = max.get_config()
+    config = config_file.load("max")
     config.model.csi = True
     config.eval.logits = "csi"
     return config

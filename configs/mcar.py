@@ -7,12 +7,12 @@ streams are trained, and the higher score counts. Optimiser and input are those 
 not those of its authors (SGD; 448 px: --config.augment.image_px=448 --config.eval.image_px=448).
 """
 
-from configs import supervised
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of MCAR."""
-    config = supervised.get_config()
+    config = config_file.load("supervised")
     config.regions.count = 4
     config.eval.logits = "max"
     return config

@@ -8,12 +8,12 @@ counts 1 from the start, L_re grows to 4 over half of the training.
 Measured on two CPU cores (float32, batch 4): 7.7 s a step, 7.9 GB. On a GPU: not measured.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of PuzzleCAM."""
-    config = default.get_config()
+    config = default_config.get_config()
     config.keypoint.strategy = "center"
     config.teacher.mode = "siamese"
     config.loss.alpha_p = 1.0

@@ -5,12 +5,12 @@
 As `puzzlecam.py`, with the deeper encoder.
 """
 
-from configs import puzzlecam
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of PuzzleCAM with ResNet-101."""
-    config = puzzlecam.get_config()
+    config = config_file.load("puzzlecam")
     config.model.encoder = "resnet101"
     config.model.pretrained = "timm/resnet101.tv_in1k"
     return config

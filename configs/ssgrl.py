@@ -8,12 +8,12 @@ and input are those of the other rows, not those of its authors (only `layer4` a
 trained, at 1e-5, on 576 px).
 """
 
-from configs import supervised
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of SSGRL."""
-    config = supervised.get_config()
+    config = config_file.load("supervised")
     config.model.graph = True
     config.eval.logits = "graph"
     return config

@@ -5,12 +5,12 @@
 As `ssgrl.py`, with the deeper encoder.
 """
 
-from configs import ssgrl
+from oass_jax import config_file
 
 
 def get_config():
     """Returns the configuration of SSGRL with ResNet-101."""
-    config = ssgrl.get_config()
+    config = config_file.load("ssgrl")
     config.model.encoder = "resnet101"
     config.model.pretrained = "timm/resnet101.tv_in1k"
     return config

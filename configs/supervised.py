@@ -7,11 +7,11 @@ The paper has no row for it; it is what every row is measured against.
 Measured on two CPU cores (float32, batch 4): 3.7 s a step, 4.7 GB. On a GPU: not measured.
 """
 
-from configs import default
+from oass_jax import default_config
 
 
 def get_config():
     """Returns the configuration of the supervised baseline."""
-    config = default.get_config()
+    config = default_config.get_config()
     config.teacher.mode = "none"
     return config

@@ -9,14 +9,14 @@ Where the paper is:
     Sec. 2.1, Eq. 1, k'         method/keypoint.py     class maps -> the cell where the image is cut
     Sec. 2.1, cut and tile      method/puzzle.py       four patches, and their maps back in place
     Sec. 2.1, Loss Design       method/loss.py         L_cls, L_p-cl, L_re and their weights
-    Sec. 2.1, channel-wise      method/pairs.py        labelled (image, class) pairs, in chunks
+    Sec. 2.1, channel-wise      training/pairs.py      labelled (image, class) pairs, in chunks
     Sec. 2.1, EMA; Fig. 3       training/step.py       the training step in one screen
     Sec. 2.2                    method/csi.py          class-specific instances
     Sec. 3.1                    image/augment.py       random resize, flip, crop or pad
     Tables 1 to 3               figures/paper.py       the paper's figures, and the row a run is of
     f(x; theta), g(.; phi)      model/network.py       encoder f and classifier g
-    Table 1, MCAR               method/region.py       regions of the strongest classes, seen again
-    Table 1, SSGRL              model/graph.py         a graph network over the classes
+    Table 1, MCAR               method/mcar.py         regions of the strongest classes, seen again
+    Table 1, SSGRL              model/ssgrl.py         a graph network over the classes
 
 Symbols in shapes:
 

@@ -14,9 +14,9 @@ import absl.logging
 from absl import app, flags
 from ml_collections import ConfigDict
 
-from configs import default
-from oass_jax.data.errors import UserError, nearest
-from oass_jax.figures.run import flatten
+from oass_jax import config_file, default_config
+from oass_jax.errors import UserError, nearest
+from oass_jax.figures.runs import flatten
 
 PREFIX = "--config."
 
@@ -53,16 +53,16 @@ def check_config(config: ConfigDict) -> None:
     """Refuses values that cannot work, before anything is loaded.
 
     Args:
-      config: every field of `configs/default.py`.
+      config: every field of `oass_jax/default_config.py`.
 
     Raises:
       UserError: names the field, its value and what it accepts.
     """
-    template = flatten(default.get_config().to_dict())
+    template = flatten(default_config.get_config().to_dict())
     fields = flatten(config.to_dict())
     for name, value in fields.items():
-        if name in default.CHOICES and value not in default.CHOICES[name]:
-            choices = default.CHOICES[name]
+        if name in default_config.CHOICES and value not in default_config.CHOICES[name]:
+            choices = default_config.CHOICES[name]
             raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
         if isinstance(value, tuple):
             _check_length(name, value, len(template[name]))
@@ -74,7 +74,7 @@ def check_config(config: ConfigDict) -> None:
 
 
 def _check_length(name: str, value: tuple, length: int) -> None:
-    if name in default.LISTS:
+    if name in default_config.LISTS:
         if not value or not all(isinstance(number, int | float) for number in value):
             raise UserError(f"{PREFIX}{name}={value} needs numbers, one or more: (1.0,) is one")
     elif len(value) != length:
@@ -84,7 +84,7 @@ def _check_length(name: str, value: tuple, length: int) -> None:
 def _check_number(name: str, number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         return
-    least = default.MINIMUM.get(name, 0)
+    least = default_config.MINIMUM.get(name, 0)
     if not math.isfinite(number) or number < least:
         raise UserError(f"{PREFIX}{name}={number}: must be finite and at least {least}")
 
@@ -163,17 +163,17 @@ def _flag_names() -> list[str]:
 
 def _explain(argv: Sequence[str], error: Exception) -> str:
     """Says which word of the command line an error is about."""
-    fields = flatten(default.get_config().to_dict())
+    fields = flatten(default_config.get_config().to_dict())
     for word in argv[1:]:
         name, _, value = word.partition("=")
         if name == "--config" and value:
             path, _, parameter = value.partition(":")
-            known = [str(p) for p in Path("configs").glob("*.py") if p.stem[0] != "_"]
+            known = [f"configs/{p.name}" for p in config_file.FOLDER.glob("*.py")]
             if path not in known and not (path.endswith(".py") and Path(path).is_file()):
                 return f"{path} is not a config: {nearest(path, known)}"
-            pages = {Path(p).stem for p in known} - {"default", "demo", "from_json"}
-            if path == "configs/demo.py" and parameter and parameter not in pages:
-                return f"{word}: {parameter} is not a method: {nearest(parameter, pages)}"
+            methods = config_file.methods()
+            if path == "configs/demo.py" and parameter and parameter not in methods:
+                return f"{word}: {parameter} is not a method: {nearest(parameter, methods)}"
             if path.endswith("from_json.py") and not Path(parameter).is_file():
                 return f"{word}: there is no file {parameter!r}; write {path}:WORKDIR/config.json"
         elif name.startswith(PREFIX):

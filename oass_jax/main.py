@@ -5,7 +5,7 @@
     python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=cam
 
 The first command continues the run if there is one in the workdir. Every field of the config can be
-set: --config.batch_size=16. The fields are in configs/default.py.
+set: --config.batch_size=16. The fields are in oass_jax/default_config.py.
 """
 
 import os
@@ -16,7 +16,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from oass_jax import command_line
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 FLAGS = flags.FLAGS
 

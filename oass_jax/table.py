@@ -8,16 +8,17 @@ run shows the paper's figure alone.
 
 import argparse
 import csv
-import importlib
 import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
+from oass_jax import config_file
 from oass_jax.command_line import fail
-from oass_jax.data.errors import UserError
-from oass_jax.figures import paper, render, run, table
+from oass_jax.errors import UserError
+from oass_jax.figures import markdown, paper, table
+from oass_jax.figures.runs import find, flatten, read_all
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -71,7 +72,7 @@ def create_files(
     Raises:
       UserError: no runs there, or not evaluated on what was asked for.
     """
-    runs, notes = run.read_all(run.find(places))
+    runs, notes = read_all(find(places))
     wanted = {"--eval": evaluation, "--test": test}
     chosen = {
         flag: table.choose_evaluation(
@@ -93,18 +94,13 @@ def create_files(
         notes += table.unlike_their_pages(groups[chosen["--eval"]], _pages())
     notes += table.in_no_table(runs, chosen.values())
     # Both evaluations may have told the same.
-    files = {"tables.md": render.markdown(tables, dict.fromkeys(notes))}
-    files |= {f"table{one.paper.number}.csv": _csv(render.table_rows(one)) for one in tables}
-    return files | {"runs.csv": _csv(render.run_rows(runs, groups))}
+    files = {"tables.md": markdown.markdown(tables, dict.fromkeys(notes))}
+    files |= {f"table{one.paper.number}.csv": _csv(markdown.table_rows(one)) for one in tables}
+    return files | {"runs.csv": _csv(markdown.run_rows(runs, groups))}
 
 
 def _pages() -> dict[str, dict[str, Any]]:
-    folder = Path(__file__).parents[1] / "configs"
-    return {
-        name: run.flatten(importlib.import_module(f"configs.{name}").get_config().to_dict())
-        for name in paper.ROWS
-        if (folder / f"{name}.py").is_file()
-    }
+    return {name: flatten(config_file.load(name).to_dict()) for name in paper.ROWS}
 
 
 def _csv(rows: list[list[Any]]) -> str:

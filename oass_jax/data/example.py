@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.image_file import decode_rgb
+from oass_jax.errors import UserError
 
 # What a class becomes whose objects in an image are all difficult.
 _LABEL_OF_DIFFICULT = {"positive": 1, "ignore": -1, "negative": 0}

@@ -5,7 +5,7 @@ import io
 import numpy as np
 from PIL import Image, ImageOps
 
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 # PIL's other readers include one that starts Ghostscript; photographs come in these.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")

@@ -28,9 +28,9 @@ import numpy as np
 import tensorflow_datasets as tfds
 from absl import flags
 
-from oass_jax.data.errors import UserError, nearest
 from oass_jax.data.example import ExampleReader, Split, stack_examples
 from oass_jax.data.prepare import prepare
+from oass_jax.errors import UserError, nearest
 
 # Finished batches that wait for the training step, per process or worker.
 _BATCHES_AHEAD = 4

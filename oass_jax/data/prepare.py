@@ -15,10 +15,10 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from oass_jax.data.digit_scenes import DigitScenes
-from oass_jax.data.errors import UserError, nearest
-from oass_jax.data.scene_builder import SceneBuilder
-from oass_jax.data.voc import Voc
+from oass_jax.data.sources.digit_scenes import DigitScenes
+from oass_jax.data.sources.scene_builder import SceneBuilder
+from oass_jax.data.sources.voc import Voc
+from oass_jax.errors import UserError, nearest
 
 DATASETS: dict[str, type[SceneBuilder]] = {"voc": Voc, "digit_scenes": DigitScenes}
 

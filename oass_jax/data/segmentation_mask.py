@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.example import Split
 from oass_jax.data.image_file import decode_mask, read_header
+from oass_jax.errors import UserError
 
 _VOID = 255
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from oass_jax.evaluation import metric
+from oass_jax.evaluation import average_precision
 
 
 class PrecisionRecall(NamedTuple):
@@ -82,7 +82,7 @@ def precision_recall(
     Raises:
       ValueError: If the shapes differ, a logit is not finite or a label is something else.
     """
-    metric.check(logits, labels, ndim=2)
+    average_precision.check(logits, labels, ndim=2)
     guess = predicted(logits, top=top) & (labels >= 0)
     positive = labels == 1
     hits, guesses, positives = (x.sum(axis=0) for x in (guess & positive, guess, positive))
@@ -92,9 +92,8 @@ def precision_recall(
     overall_precision = _percent(hits.sum(), guesses.sum(), otherwise=0.0)
     if not positive.any():
         overall_precision = np.nan
-    cp, cr, op, or_ = map(
-        float, (metric.mean(precision), metric.mean(recall), overall_precision, overall_recall)
-    )
+    means = average_precision.mean(precision), average_precision.mean(recall)
+    cp, cr, op, or_ = map(float, (*means, overall_precision, overall_recall))
     return PrecisionRecall(
         cp=cp,
         cr=cr,

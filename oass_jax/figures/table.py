@@ -4,9 +4,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from oass_jax.data.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest
 from oass_jax.figures import paper
-from oass_jax.figures.run import Run, differences, settings
+from oass_jax.figures.runs import Run, differences, settings
 from oass_jax.figures.statistic import Paired, paired_difference
 
 HEADINGS = {

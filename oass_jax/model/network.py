@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from oass_jax.method import csi
-from oass_jax.model.graph import GraphHead
+from oass_jax.model.ssgrl import GraphHead
 
 # The share of labels that are present, as CSI assumes before it has seen any: 0.08 on VOC.
 RARE = 0.1

@@ -18,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from oass_jax.data.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest
 
 HUB_FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")

@@ -1,6 +1,6 @@
 """train_and_evaluate: restore, step, evaluate, save.
 
-Of the package, only this, `parts` and the two evaluators read the config.
+Of the package, only this, the two `build` and the two evaluators read the config.
 """
 
 import functools
@@ -13,17 +13,20 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
-from oass_jax.data.errors import UserError
-from oass_jax.model import graph, pretrained
+from oass_jax.errors import UserError
+from oass_jax.evaluation import cam_files, score_files
+from oass_jax.evaluation.cam_evaluator import CamEvaluator
+from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.model import pretrained, ssgrl
 from oass_jax.model.network import Network
-from oass_jax.training import cam_files, parts, results, workdir
-from oass_jax.training.cam_evaluator import CamEvaluator
-from oass_jax.training.checkpoint import Checkpoints
-from oass_jax.training.evaluator import Evaluator
+from oass_jax.run import build, workdir
+from oass_jax.run.build import Batch
+from oass_jax.run.checkpoint import Checkpoints
+from oass_jax.run.state import TrainState, create_state
+from oass_jax.training import build as training_build
+from oass_jax.training.build import Schedule
 from oass_jax.training.metric_writer import Console, MetricWriter
 from oass_jax.training.monitor import Monitor, StoppedError, StopRequest
-from oass_jax.training.parts import Batch, Schedule
-from oass_jax.training.state import TrainState, create_state
 
 FIELDS = ("image", "size", "label", "boxes", "box_label")  # of a batch, that the train step reads
 
@@ -32,7 +35,7 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
     """Trains from the last checkpoint in `folder`, or from the start, to the end.
 
     Args:
-      config: every field of `configs/default.py`.
+      config: every field of `oass_jax/default_config.py`.
       folder: the workdir; made if it does not exist.
 
     Raises:
@@ -40,15 +43,15 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
       DivergedError: a loss was not finite.
       StoppedError: a signal asked to stop; the state is saved.
     """
-    mesh = parts.create_mesh(config)
+    mesh = build.create_mesh(config)
     workdir.create(folder)
-    split = parts.open_split(config, config.data.dataset, config.data.split)
-    network = parts.create_network(config, len(split.class_names))
+    split = build.open_split(config, config.data.dataset, config.data.split)
+    network = build.create_network(config, len(split.class_names))
     evaluator = Evaluator(config, folder, network, mesh, split.class_names)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluator.split, "eval.split")
-    schedule = parts.create_schedule(config, len(split))
-    tx, rates = parts.create_optimizer(config, schedule)
+    schedule = training_build.create_schedule(config, len(split))
+    tx, rates = training_build.create_optimizer(config, schedule)
     fingerprint = _fingerprint(config, split)
     checkpoints = Checkpoints(folder / "checkpoints", keep_last=config.checkpoint.keep_last)
     state, notes = _restore_or_start(config, network, split, tx, mesh, checkpoints, fingerprint)
@@ -83,7 +86,7 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
             state,
             schedule,
             _train_batches(config, split, start, mesh),
-            train_fn=parts.create_train_fn(config, network, tx, schedule, mesh),
+            train_fn=training_build.create_train_fn(config, network, tx, schedule, mesh),
             monitor=monitor,
             evaluate_fn=evaluate_fn,
             save_fn=functools.partial(checkpoints.save, fingerprint=fingerprint),
@@ -166,18 +169,20 @@ def _apply_to_checkpoint(
     evaluator_class: type[Evaluator] | type[CamEvaluator], config: ConfigDict, folder: Path
 ) -> None:
     """Builds an evaluator, restores the checkpoint that `config.eval` names, and applies it."""
-    mesh = parts.create_mesh(config)
+    mesh = build.create_mesh(config)
     class_names = workdir.read_classes(folder)
     checkpoints = Checkpoints(folder / "checkpoints", keep_last=1, read_only=True)
     best = checkpoints.best_step()
     steps = checkpoints.steps()[::-1] if config.eval.checkpoint == "last" else [best]
     if not steps or steps == [None]:
         raise UserError(f"there is no {config.eval.checkpoint} checkpoint in {folder}: train first")
-    network = parts.create_network(config, len(class_names))
+    network = build.create_network(config, len(class_names))
     evaluator = evaluator_class(config, folder, network, mesh, class_names)
     # The optimiser only shapes the state here: its schedule is not used.
-    tx, _ = parts.create_optimizer(config, parts.create_schedule(config, config.batch_size))
-    like = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+    tx, _ = training_build.create_optimizer(
+        config, training_build.create_schedule(config, config.batch_size)
+    )
+    like = build.abstract_state(network, tx, config.teacher.mode, mesh)
     state, step = checkpoints.restore(like, steps=steps, fingerprint=None)
     print(f"restored the checkpoint of step {step}", flush=True)
     evaluator(state, step)
@@ -203,15 +208,15 @@ def _restore_or_start(
 ) -> tuple[TrainState, list[str]]:
     """The state to go on from, and what to tell about it."""
     if checkpoints.steps():
-        like = parts.abstract_state(network, tx, config.teacher.mode, mesh)
+        like = build.abstract_state(network, tx, config.teacher.mode, mesh)
         steps = checkpoints.steps()[::-1]
         state, step = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
         return state, [f"resumed from the checkpoint of step {step}"]
     notes = []
-    variables = parts.init_variables(network, config.seed)
+    variables = build.init_variables(network, config.seed)
     if config.model.graph:
-        vectors = parts.label_vectors(config, len(split.class_names))
-        variables = graph.prepare(variables, split.labels(), vectors)
+        vectors = build.label_vectors(config, len(split.class_names))
+        variables = ssgrl.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
         variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
         notes.append(report.summary())
@@ -222,7 +227,7 @@ def _restore_or_start(
         rng=jax.random.fold_in(jax.random.PRNGKey(config.seed), 1),
         teacher=config.teacher.mode,
     )
-    return jax.device_put(state, parts.replicated(mesh)), notes
+    return jax.device_put(state, build.replicated(mesh)), notes
 
 
 def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
@@ -248,18 +253,18 @@ def _train_batches(
         max_boxes=config.data.max_boxes,
         difficult=config.data.difficult,
         num_workers=config.data.num_workers,
-        num_threads=parts.num_threads(config),
+        num_threads=build.num_threads(config),
         cache=config.data.cache,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return (parts.to_device(batch, FIELDS, mesh) for batch in batches)
+    return (build.to_device(batch, FIELDS, mesh) for batch in batches)
 
 
 def _conclude(config: ConfigDict, folder: Path) -> None:
     _write_readme(config, folder)
     if jax.process_index() == 0:
-        print(results.result_table(folder, config.eval.dataset, config.eval.split), flush=True)
+        print(score_files.result_table(folder, config.eval.dataset, config.eval.split), flush=True)
 
 
 def _write_readme(config: ConfigDict, folder: Path) -> None:
@@ -270,7 +275,7 @@ def title(config: ConfigDict) -> str:
     """A run in one line: encoder, data and what makes its method.
 
     Args:
-      config: every field of `configs/default.py`.
+      config: every field of `oass_jax/default_config.py`.
     """
     teacher = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
     said = {

@@ -10,7 +10,7 @@ import rich.console
 import rich.progress
 import tensorboardX
 
-from oass_jax.training import workdir
+from oass_jax.run import workdir
 
 logger = logging.getLogger(__name__)
 

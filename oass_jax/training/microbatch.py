@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from oass_jax.training.state import TrainState
+from oass_jax.run.state import TrainState
 
 Tree = Any
 

@@ -10,10 +10,11 @@ import optax
 from jax.sharding import Mesh
 
 from oass_jax.image import augment, geometry
-from oass_jax.method import keypoint, loss, pairs, puzzle, region
+from oass_jax.method import keypoint, loss, mcar, puzzle
 from oass_jax.model.network import Network
+from oass_jax.run.state import TrainState, ema_update
+from oass_jax.training import pairs
 from oass_jax.training.microbatch import mean_gradient
-from oass_jax.training.state import TrainState, ema_update
 
 Tree = Any
 
@@ -67,7 +68,7 @@ class Method(NamedTuple):
     pcl_classes: str
     ema_decay: float
     chunk_pairs: int
-    regions: region.Regions | None
+    regions: mcar.Regions | None
     mesh: Mesh
 
 
@@ -92,10 +93,10 @@ def total_loss(
     features, batch_stats = _encode(network, params, state.batch_stats, views.image)
     cam, logits = network.apply({"params": params}, features, method=Network.predict)  # A
     if method.regions is not None:
-        crops = region.crop(views.image, cam, logits["base"], method.regions)
+        crops = mcar.crop(views.image, cam, logits["base"], method.regions)
         features, batch_stats = _encode(network, params, batch_stats, crops)
         _, local = network.apply({"params": params}, features, method=Network.predict)
-        logits["regions"] = region.strongest(local["base"], label.shape[0])
+        logits["regions"] = mcar.strongest(local["base"], label.shape[0])
     names = {"base": "loss_cls"}
     metrics = {
         names.get(kind, f"loss_{kind}"): loss.classification(values, label)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.example import ExampleReader, Split, stack_examples
+from oass_jax.errors import UserError
 
 
 def record(name, *, labels=(), difficult=(), size=(8, 4)):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.image_file import decode_mask, decode_rgb, read_header, turn_boxes
+from oass_jax.errors import UserError
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[9, 9, 9], [99, 99, 99], [200] * 3]])
 PIXELS = PIXELS.astype(np.uint8)

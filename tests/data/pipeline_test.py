@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from oass_jax.data import pipeline
-from oass_jax.data.errors import UserError
 from oass_jax.data.pipeline import eval_batches, train_batches
+from oass_jax.errors import UserError
 
 EVAL = {
     "batch_size": 4,

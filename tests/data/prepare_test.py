@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.prepare import main, prepare
+from oass_jax.errors import UserError
 
 
 @pytest.fixture
@@ -90,7 +90,8 @@ def test_command(manual_dir, tmp_path, capfd):
 # Prepares digit scenes, slowly, so that there is time to kill it.
 SLOW = """
 import sys, time
-from oass_jax.data import digit_scenes, prepare
+from oass_jax.data import prepare
+from oass_jax.data.sources import digit_scenes
 
 def slowly(items, **_):
     for number, item in enumerate(items):

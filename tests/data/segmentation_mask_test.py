@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oass_jax.data.errors import UserError
 from oass_jax.data.example import Split
 from oass_jax.data.segmentation_mask import Masks
+from oass_jax.errors import UserError
 
 MASK = np.array([[0, 1, 2], [2, 255, 0]], np.uint8)
 

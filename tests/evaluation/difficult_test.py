@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from oass_jax.data import pipeline
-from oass_jax.evaluation import evaluate, metric
+from oass_jax.evaluation import average_precision, predict
 
 DIFFICULT, PLAIN = b"<difficult>1</difficult>", b"<difficult>0</difficult>"
 
@@ -61,8 +61,8 @@ def test_average_precision_by_hand(difficult, ap, ap_voc, split):
             name: batch[name] for name in ("label", "mask", "index")
         }
 
-    rows = evaluate.predict(predict_fn, batches)
-    result = metric.mean_average_precision(rows.scores["student"]["base"], rows.label)
+    rows = predict.predict(predict_fn, batches)
+    result = average_precision.mean_average_precision(rows.scores["student"]["base"], rows.label)
     dog, person = (split.class_names.index(name) for name in ("dog", "person"))
     assert result.ap[dog] == pytest.approx(100 * ap)
     assert result.ap_voc[dog] == pytest.approx(100 * ap_voc)

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs import default
+from oass_jax import default_config
 
 END = "2026-01-{day:02d}T00:00:00+0000"
 
@@ -16,7 +16,7 @@ def write_run():
     def write(
         folder, val=90.0, *, evaluations=None, images=1449, step=100, day=1, ended=True, **fields
     ):
-        config = default.get_config().to_dict()
+        config = default_config.get_config().to_dict()
         for name, value in fields.items():
             *path, last = name.split("__")
             nested = config

@@ -3,11 +3,11 @@ from pathlib import Path
 
 import pytest
 
-from configs import default
+from oass_jax import default_config
 from oass_jax.figures import paper
-from oass_jax.figures.run import flatten
+from oass_jax.figures.runs import flatten
 
-SHARED = flatten(default.get_config().to_dict())
+SHARED = flatten(default_config.get_config().to_dict())
 CENTER = {"keypoint.strategy": "center", "teacher.mode": "siamese"}
 NO_TEACHER = {"teacher.mode": "none"}
 

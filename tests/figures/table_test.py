@@ -1,7 +1,8 @@
 import pytest
 
-from oass_jax.data.errors import UserError
-from oass_jax.figures import paper, run, table
+from oass_jax.errors import UserError
+from oass_jax.figures import paper, table
+from oass_jax.figures.runs import find, read_all
 
 VAL = "voc-2012_val"
 PUZZLECAM = {"keypoint__strategy": "center", "teacher__mode": "siamese"}
@@ -10,7 +11,7 @@ WITH_CSI = {"model__csi": True}
 
 
 def groups_in(folder, evaluation=VAL):
-    runs, _ = run.read_all(run.find([folder]))
+    runs, _ = read_all(find([folder]))
     return table.group_runs(runs, evaluation)
 
 
@@ -137,7 +138,7 @@ def test_rows_without_a_run_stay(tmp_path, write_run):
 def test_the_evaluation_that_is_there_is_taken(tmp_path, write_run, there, wanted, is_test, chosen):
     for name in there:
         write_run(tmp_path / name, evaluations={name: 1.0})
-    runs, _ = run.read_all(tmp_path / name for name in there)
+    runs, _ = read_all(tmp_path / name for name in there)
     flag, default = ("--test", "voc-2007_test") if is_test else ("--eval", VAL)
     found = table.choose_evaluation(
         runs, flag=flag, wanted=wanted, default=default, is_test=is_test
@@ -147,7 +148,7 @@ def test_the_evaluation_that_is_there_is_taken(tmp_path, write_run, there, wante
 
 def test_several_evaluations_are_asked_about(tmp_path, write_run):
     names = ["digit_scenes_val", "voc-2007_val"]
-    runs, _ = run.read_all(write_run(tmp_path / x, evaluations={x: 1.0}) for x in names)
+    runs, _ = read_all(write_run(tmp_path / x, evaluations={x: 1.0}) for x in names)
     shared = {"flag": "--eval", "default": VAL, "is_test": False}
     with pytest.raises(UserError, match="there are digit_scenes_val, voc-2007_val"):
         table.choose_evaluation(runs, wanted=None, **shared)
@@ -168,7 +169,7 @@ def test_runs_without_a_place_are_told(tmp_path, write_run):
     write_run(tmp_path / "a", keypoint__strategy="center")
     write_run(tmp_path / "b", evaluations={"digit_scenes_val": 1.0})
     write_run(tmp_path / "c")
-    runs, _ = run.read_all(run.find([tmp_path]))
+    runs, _ = read_all(find([tmp_path]))
     assert table.in_no_table(runs, [VAL, "voc-2007_test"]) == [
         f"{tmp_path}/a is in no table: the paper has no such row",
         f"{tmp_path}/b is in no table: it was not evaluated on {VAL} or voc-2007_test",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from configs import default
+from oass_jax import default_config
 from oass_jax.method import keypoint
 
 max_peak = functools.partial(keypoint.max_peak, classes="labelled", offset_cells=0.0)
@@ -232,7 +232,7 @@ def test_cut_stays_away_from_all_four_corners(point, expected):
 
 def test_every_strategy_compiles_once_for_all_maps():
     for name in keypoint.KEYPOINTS:
-        compiled = jax.jit(keypoint.bind(name, default.get_config().keypoint).keypoint_fn)
+        compiled = jax.jit(keypoint.bind(name, default_config.get_config().keypoint).keypoint_fn)
         for seed in range(3):
             maps = np.random.default_rng(seed).normal(size=(2, 4, 4))
             assert compiled(scene(maps, [1, 0])).shape == (1, 2)
@@ -240,4 +240,4 @@ def test_every_strategy_compiles_once_for_all_maps():
 
 
 def test_config_names_every_strategy():
-    assert set(default.CHOICES["keypoint.strategy"]) == set(keypoint.KEYPOINTS)
+    assert set(default_config.CHOICES["keypoint.strategy"]) == set(keypoint.KEYPOINTS)

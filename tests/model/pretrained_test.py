@@ -11,7 +11,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 from oass_jax.model.network import Network
 from oass_jax.model.pretrained import load_pretrained, torch_name
 from oass_jax.model.resnet import ENCODERS, ResNet

@@ -8,7 +8,7 @@ from numpy.testing import assert_allclose
 from benchmarks import choices, harness
 from oass_jax.model import resnet
 from oass_jax.model.network import Network
-from oass_jax.training import parts
+from oass_jax.run import build
 
 OPTIONS = argparse.Namespace(
     image_px=64, batch_size=8, encoder="resnet_tiny", dtype="float32", chunk_pairs=8
@@ -18,8 +18,8 @@ OPTIONS = argparse.Namespace(
 def outputs():
     """Class maps by running statistics, and the gradient of a loss by the batch's."""
     config = harness.config_of("max", OPTIONS)
-    network = parts.create_network(config, 5)
-    variables = parts.init_variables(network, 0)
+    network = build.create_network(config, 5)
+    variables = build.init_variables(network, 0)
     rng = np.random.default_rng(0)
     # Running statistics and biases that are not those of the start.
     variables = jax.tree.map(lambda x: x + 0.1 * rng.random(x.shape, np.float32), variables)

@@ -52,10 +52,12 @@ def test_r2_by_hand():
 
 
 def test_every_image_is_evaluated_once(monkeypatch):
-    from oass_jax.evaluation import metric
+    from oass_jax.evaluation import average_precision
 
     shapes = []
-    monkeypatch.setattr(metric, "mean_average_precision", lambda *pair: shapes.append(pair))
+    monkeypatch.setattr(
+        average_precision, "mean_average_precision", lambda *pair: shapes.append(pair)
+    )
     options = Namespace(encoder="resnet_tiny", dtype="float32", batch_size=8, image_px=32)
     curve = growth.evaluation(options, [8, 20])
     assert all(run() > 0 for run in curve.runs.values())

@@ -2,7 +2,7 @@ import pytest
 from jax.experimental import topologies
 
 from benchmarks import plan
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 PROGRAM = """HloModule made_up
 

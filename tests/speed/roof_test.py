@@ -1,11 +1,10 @@
-import importlib
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import roof
+from oass_jax import config_file
 from oass_jax.model import resnet
 
 R50 = resnet.ENCODERS["resnet50"](dtype=jnp.float32)
@@ -15,7 +14,7 @@ FORWARDS = {"supervised": 2.98, "puzzlecam": 5.96, "max": 3.98, "cmax": 4.48}
 
 
 def config_of(page):
-    config = importlib.import_module(f"configs.{page}").get_config()
+    config = config_file.load(page)
     config.model.dtype = "bfloat16"
     return config
 

@@ -3,7 +3,7 @@ import argparse
 import pytest
 
 from benchmarks import startup
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 
 def test_a_start_that_fails_tells_why(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import harness
-from oass_jax.data.errors import UserError
+from oass_jax.errors import UserError
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]

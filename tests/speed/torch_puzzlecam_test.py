@@ -13,9 +13,9 @@ from numpy.testing import assert_allclose, assert_array_equal
 from safetensors.numpy import save_file
 
 from benchmarks import torch_puzzlecam
-from configs import supervised
+from oass_jax import config_file
 from oass_jax.model.pretrained import load_pretrained
-from oass_jax.training import parts
+from oass_jax.run import build
 
 ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]
@@ -27,9 +27,9 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def variables():
-    config = supervised.get_config()
+    config = config_file.load("supervised")
     config.model.encoder = "resnet_tiny"
-    return parts.init_variables(parts.create_network(config, 5), 0)
+    return build.init_variables(build.create_network(config, 5), 0)
 
 
 def test_help_answers_without_jax_and_torch():

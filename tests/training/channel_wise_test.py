@@ -9,7 +9,6 @@ import optax
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
-from configs import max as max_config
 from oass_jax.image import augment, geometry
 from oass_jax.method import keypoint
 from oass_jax.model.network import Network
@@ -108,7 +107,7 @@ def packed_losses(run, params, views):
 
 def run_of(strategy="cmax", num_devices=1, **changes):
     changes = {"keypoint.strategy": strategy, "keypoint.k": 3, "teacher.chunk_pairs": 3} | changes
-    return Run(tiny(max_config, **changes), num_devices)
+    return Run(tiny("max", **changes), num_devices)
 
 
 def grads(run, views):

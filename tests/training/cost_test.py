@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import importlib
 
 import jax
 import numpy as np
@@ -10,8 +9,10 @@ import pytest
 from jax.sharding import Mesh
 
 from benchmarks import harness, plan, roof
+from oass_jax import config_file
 from oass_jax.data import pipeline
-from oass_jax.training import loop, parts
+from oass_jax.run import build
+from oass_jax.training import loop
 
 BATCH, PX, CHUNK = 4, 128, 8
 
@@ -36,7 +37,7 @@ def compiled():
 
 def model(config, **unit):
     """FLOPs of the cost model, or bytes if a second is one byte's time."""
-    network = parts.create_network(config, harness.NUM_CLASSES)
+    network = build.create_network(config, harness.NUM_CLASSES)
     pairs = CHUNK / BATCH  # XLA counts a loop's body once, which is one chunk of pairs
     if unit:
         return roof.step_seconds(config, network.encoder, pairs, roof.Limits(**unit))
@@ -86,7 +87,7 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
     )
     compilations = "/jax/core/compile/backend_compile_duration"
     pipeline.open_split("digit_scenes", "val", data_dir=tmp_path, manual_dir=None)
-    config = importlib.import_module("configs.demo").get_config("max")
+    config = config_file.load("demo:max")
     config.data.data_dir = str(tmp_path)
     config.data.split, config.eval.split = "train[:160]", "val[:16]"
     config.batch_size = config.eval.batch_size = 16

@@ -1,7 +1,6 @@
 """End to end on real scenes with the tiny network: the commands a user runs, killed and resumed."""
 
 import csv
-import importlib
 import json
 import os
 import re
@@ -16,10 +15,13 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
+from oass_jax import config_file
 from oass_jax.data import pipeline
-from oass_jax.data.errors import UserError
-from oass_jax.evaluation import metric
-from oass_jax.training import loop, monitor, parts, results, workdir
+from oass_jax.errors import UserError
+from oass_jax.evaluation import average_precision, score_files
+from oass_jax.run import workdir
+from oass_jax.training import build as training_build
+from oass_jax.training import loop, monitor
 from oass_jax.training.metric_writer import Console, MetricWriter
 
 ROOT = Path(__file__).parents[2]
@@ -129,7 +131,7 @@ def test_the_workdir_is_complete(finished):
     ],
 )
 def test_the_title_says_what_makes_the_method(page, method):
-    config = importlib.import_module(f"configs.{page}").get_config()
+    config = config_file.load(page)
     assert loop.title(config) == f"resnet50 on voc/2012, {method}"
 
 
@@ -145,7 +147,7 @@ def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
     label = np.zeros_like(scores)
     for i, record in enumerate(split.source):
         label[i, record["labels"]] = 1
-    result = metric.mean_average_precision(scores, label)
+    result = average_precision.mean_average_precision(scores, label)
     assert summary["map"] == pytest.approx(result.map, abs=1e-6)
     assert list(summary["ap"]) == list(split.class_names)
     assert summary["num_images"] == 50
@@ -156,7 +158,7 @@ def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
 def test_the_summary_can_be_computed_from_the_logits(finished):
     evaluation = finished[0] / "eval" / "digit_scenes_val[:50]"
     summary = json.loads((evaluation / "summary.json").read_text())
-    again = results.recompute_summary(evaluation / "scores.npz")
+    again = score_files.recompute_summary(evaluation / "scores.npz")
     assert again == {name: summary[name] for name in again}
     with np.load(evaluation / "scores.npz") as arrays:
         assert {"student/base", "ema/base"} <= set(arrays)
@@ -395,7 +397,7 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
     with pytest.raises(UserError, match=r"x\.jpg"):
         loop._loop(
             State(4),
-            parts.Schedule(9.0, 9, frozenset({9}), 100),
+            training_build.Schedule(9.0, 9, frozenset({9}), 100),
             batches(),
             train_fn=lambda state, batch: (State(state.step + 1), {"loss": 1.0}),
             monitor=watched,

@@ -1,5 +1,4 @@
 import functools
-import importlib
 
 import jax
 import numpy as np
@@ -7,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from oass_jax.model.resnet import ResNet
-from oass_jax.training import parts
+from oass_jax.run import build
 from tests.training.step_test import OneBlock, Run, batch, leaves, tiny
 
 
@@ -20,11 +19,10 @@ class NormalisedAlike(OneBlock):
 
 def first_step(page, num_microbatches, encoder=NormalisedAlike, num_devices=1):
     """Gradient (Adam's first moment), metrics and running statistics after a step."""
-    config = importlib.import_module(f"configs.{page}")
-    run = Run(tiny(config, num_microbatches=num_microbatches), num_devices, encoder)
+    run = Run(tiny(page, num_microbatches=num_microbatches), num_devices, encoder)
     data = batch()
     data["label"][1, 2:4] = -1  # an average over fewer classes
-    state, metrics = run.train_fn(run.state, parts.to_device(data, tuple(data), run.mesh))
+    state, metrics = run.train_fn(run.state, build.to_device(data, tuple(data), run.mesh))
     return leaves(state.opt_state[0].mu), jax.device_get(metrics), leaves(state.batch_stats)
 
 
@@ -52,20 +50,18 @@ def test_parts_are_shared_by_the_devices():
 
 
 def test_parts_stay_on_their_devices():
-    config = importlib.import_module("configs.max")
-    run = Run(tiny(config, num_microbatches=2), 4)
-    data = parts.to_device(batch(), tuple(batch()), run.mesh)
+    run = Run(tiny("max", num_microbatches=2), 4)
+    data = build.to_device(batch(), tuple(batch()), run.mesh)
     text = run.train_fn.lower(run.state, data).compile().as_text()
     assert "all-reduce" in text
     assert not any(moved in text for moved in ("all-to-all", "all-gather", "collective-permute"))
 
 
 def test_parts_need_the_memory_of_one():
-    config = importlib.import_module("configs.supervised")
     needed = []
     for number in (1, 8):
         encoder = functools.partial(ResNet, (1, 0, 0, 0), 16)
-        run = Run(tiny(config, num_microbatches=number), encoder=encoder)
+        run = Run(tiny("supervised", num_microbatches=number), encoder=encoder)
         memory = run.train_fn.lower(run.state, batch()).compile().memory_analysis()
         needed.append(memory.temp_size_in_bytes)
     assert needed[1] < 0.7 * needed[0]

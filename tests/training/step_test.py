@@ -9,13 +9,14 @@ import pytest
 from jax.sharding import Mesh
 from numpy.testing import assert_allclose, assert_array_equal
 
-from configs import max as max_config
-from configs import puzzlecam, supervised
+from oass_jax import config_file
 from oass_jax.image import augment
 from oass_jax.method import keypoint
-from oass_jax.model.graph import GraphHead
 from oass_jax.model.network import Network
-from oass_jax.training import parts, state, step
+from oass_jax.model.ssgrl import GraphHead
+from oass_jax.run import build, state
+from oass_jax.training import build as training_build
+from oass_jax.training import step
 
 NUM_CLASSES, NUM_IMAGES, PX = 5, 8, 64
 
@@ -36,7 +37,7 @@ class OneBlock(nn.Module):
 
 def tiny(page, **changes):
     """A config of the repository, shrunk to small images and no warm-up."""
-    config = page.get_config()
+    config = config_file.load(page)
     config.batch_size = config.eval.batch_size = NUM_IMAGES
     config.model.dtype = "float32"
     config.augment.image_px = PX
@@ -65,27 +66,29 @@ class Run:
 
     def __init__(self, config, num_devices=1, encoder=OneBlock):
         self.mesh = Mesh(np.array(jax.devices()[:num_devices]), ("data",))
-        schedule = parts.create_schedule(config, 10 * NUM_IMAGES)
+        schedule = training_build.create_schedule(config, 10 * NUM_IMAGES)
         self.network = Network(
             encoder(jnp.dtype(config.model.dtype)),
             NUM_CLASSES,
             csi=config.model.csi,
             graph_head=GraphHead(NUM_CLASSES) if config.model.graph else None,
         )
-        self.method = parts.create_method(config, schedule, self.mesh)
-        tx, _ = parts.create_optimizer(config, schedule)
-        variables = parts.init_variables(self.network, 0)
+        self.method = training_build.create_method(config, schedule, self.mesh)
+        tx, _ = training_build.create_optimizer(config, schedule)
+        variables = build.init_variables(self.network, 0)
         rng = jax.random.PRNGKey(1)
         first = state.create_state(variables, tx=tx, rng=rng, teacher=config.teacher.mode)
-        self.state = jax.device_put(first, parts.replicated(self.mesh))
+        self.state = jax.device_put(first, build.replicated(self.mesh))
         self.loss_fn = jax.jit(self.loss)
-        self.train_fn = parts.create_train_fn(config, self.network, tx, schedule, self.mesh)
+        self.train_fn = training_build.create_train_fn(
+            config, self.network, tx, schedule, self.mesh
+        )
 
     def steps(self, num, fixed=False):
         """Runs some steps and returns their metrics."""
         metrics = []
         for i in range(num):
-            device_batch = parts.to_device(batch(0 if fixed else i), tuple(batch()), self.mesh)
+            device_batch = build.to_device(batch(0 if fixed else i), tuple(batch()), self.mesh)
             self.state, values = self.train_fn(self.state, device_batch)
             metrics.append(jax.device_get(values))
         return metrics
@@ -105,7 +108,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def oass():
-    return Run(tiny(max_config))
+    return Run(tiny("max"))
 
 
 def leaves(tree):
@@ -136,7 +139,7 @@ def test_ema_pcl_teaches_the_head_and_leaves_the_encoder(oass):
     assert np.abs(grads["head"]["kernel"]).max() > 0
 
 
-@pytest.mark.parametrize(("page", "is_constant"), [(max_config, True), (puzzlecam, False)])
+@pytest.mark.parametrize(("page", "is_constant"), [("max", True), ("puzzlecam", False)])
 def test_tiled_map_is_a_constant_target_with_an_ema_teacher(page, is_constant, monkeypatch):
     run = Run(tiny(page))
     # Whatever L_re does with A_re, no gradient may come back through it.
@@ -150,7 +153,7 @@ def test_tiled_map_is_a_constant_target_with_an_ema_teacher(page, is_constant, m
 
 
 def test_siamese_teacher_has_gradient_and_counts_patches_in_its_statistics():
-    run = Run(tiny(puzzlecam))
+    run = Run(tiny("puzzlecam"))
     assert run.state.teacher == {}
 
     def pcl(params):
@@ -158,7 +161,7 @@ def test_siamese_teacher_has_gradient_and_counts_patches_in_its_statistics():
 
     assert np.abs(jax.jit(jax.grad(pcl))(run.state.params)["encoder"]["Conv_0"]["kernel"]).max() > 0
     _, stats, _ = run.loss_fn(run.state.params, run.state)
-    alone = Run(tiny(supervised))
+    alone = Run(tiny("supervised"))
     _, image_stats, _ = alone.loss_fn(run.state.params, run.state)
     difference = jax.tree.map(lambda a, b: np.abs(a - b).max(), stats, image_stats)
     assert all(x > 0 for x in jax.tree.leaves(difference))
@@ -166,7 +169,7 @@ def test_siamese_teacher_has_gradient_and_counts_patches_in_its_statistics():
 
 def test_supervised_pays_nothing_for_a_teacher():
     flops = {}
-    for name, page in [("supervised", supervised), ("max", max_config), ("puzzlecam", puzzlecam)]:
+    for name, page in [("supervised", "supervised"), ("max", "max"), ("puzzlecam", "puzzlecam")]:
         run = Run(tiny(page))
         lowered = run.train_fn.lower(run.state, batch())
         flops[name] = lowered.cost_analysis()["flops"]
@@ -195,7 +198,7 @@ def test_ema_update_by_hand():
 
 
 def test_same_losses_on_eight_devices_as_on_one(oass):
-    one, eight = Run(tiny(max_config), 1), Run(tiny(max_config), 8)
+    one, eight = Run(tiny("max"), 1), Run(tiny("max"), 8)
     for a, b in zip(one.steps(3), eight.steps(3), strict=True):
         jax.tree.map(functools.partial(assert_allclose, rtol=2e-4), a, b)
     for a, b in zip(leaves(one.state.params), leaves(eight.state.params), strict=True):
@@ -203,7 +206,7 @@ def test_same_losses_on_eight_devices_as_on_one(oass):
 
 
 def test_loss_falls_and_nothing_recompiles():
-    config = tiny(max_config, **{"optimizer.encoder_learning_rate": 1e-3})
+    config = tiny("max", **{"optimizer.encoder_learning_rate": 1e-3})
     config.optimizer.head_learning_rate = 1e-2
     run = Run(config)
     metrics = run.steps(60, fixed=True)
@@ -213,14 +216,14 @@ def test_loss_falls_and_nothing_recompiles():
 
 
 def test_bfloat16_computes_near_float32_and_keeps_float32_state(oass):
-    run = Run(tiny(max_config, **{"model.dtype": "bfloat16"}))
+    run = Run(tiny("max", **{"model.dtype": "bfloat16"}))
     assert all(leaf.dtype in (np.float32, np.int32, np.uint32) for leaf in leaves(run.state))
     low, _, _ = run.loss_fn(run.state.params, run.state)
     high, _, _ = oass.loss_fn(run.state.params, run.state)
     assert_allclose(low, high, rtol=0.05)
 
 
-@pytest.mark.parametrize("page", [max_config, puzzlecam])
+@pytest.mark.parametrize("page", ["max", "puzzlecam"])
 def test_images_without_labels_and_black_images_are_finite(page):
     run = Run(tiny(page))
     image = jnp.zeros((NUM_IMAGES, PX, PX, 3))
@@ -253,6 +256,6 @@ def test_every_strategy_goes_with_every_teacher():
     for strategy in keypoint.KEYPOINTS:
         for teacher in ("siamese", "ema"):
             changes = {"keypoint.strategy": strategy, "teacher.mode": teacher}
-            run = Run(tiny(max_config, **changes))
+            run = Run(tiny("max", **changes))
             shapes = jax.eval_shape(run.train_fn, run.state, batch())
             assert_array_equal(shapes[0].step.shape, ())

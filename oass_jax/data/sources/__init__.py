@@ -1,0 +1,1 @@
+"""Where photographs come from: one file a data set, and the registry of their names."""

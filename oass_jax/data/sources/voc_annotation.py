@@ -1,0 +1,113 @@
+"""`Annotations/<id>.xml` -> boxes, labels and difficulty of the objects in an image."""
+
+import dataclasses
+from collections.abc import Sequence
+from xml.etree import ElementTree
+from xml.parsers import expat
+
+import numpy as np
+
+from oass_jax.errors import UserError
+
+_MAX_BYTES = 1_000_000
+# Rounding after a rescaling moves a border by up to a pixel; further out is another image's box.
+_SLACK_PX = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Annotation:
+    """The objects in an image, in the order of the file.
+
+    Attributes:
+      boxes: float64 `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the stored pixels.
+      labels: int64 `[N]` index into the class names.
+      difficult: bool `[N]`.
+    """
+
+    boxes: np.ndarray
+    labels: np.ndarray
+    difficult: np.ndarray
+
+
+NO_OBJECTS = Annotation(np.zeros([0, 4]), np.zeros([0], np.int64), np.zeros([0], bool))
+
+
+def parse_annotation(
+    data: bytes, *, name: str, class_names: Sequence[str], height: int, width: int
+) -> Annotation:
+    """Reads an annotation strictly: what is not one is an error, never an empty image.
+
+    Args:
+      data: the XML file's bytes, at most 1 MB, without a document type.
+      name: what the errors call the file.
+      class_names: all classes there are.
+      height: of the stored image in pixels.
+      width: of the stored image in pixels.
+
+    Returns:
+      The objects. VOC counts pixels from 1 and includes the last, so that the box 1, 1, width,
+      height becomes 0, 0, 1, 1. Boxes of `<part>`s are not objects.
+
+    Raises:
+      UserError: no VOC annotation, an unknown class, or a box that is empty or not in the image.
+    """
+    try:
+        root = _parse_xml(data)
+        if root.tag != "annotation":
+            raise ValueError(f"its root is <{root.tag}>, not <annotation>")
+        objects = root.findall("object")
+        if not objects:
+            return NO_OBJECTS
+        boxes = [_box(o, height=height, width=width) for o in objects]
+        labels = [_label(o, class_names) for o in objects]
+        difficult = [_text(o, "difficult", default="0").strip() == "1" for o in objects]
+    except (ValueError, expat.ExpatError) as error:
+        raise UserError(f"{name} is no usable annotation: {error}") from error
+    return Annotation(np.array(boxes), np.array(labels), np.array(difficult))
+
+
+def _parse_xml(data: bytes) -> ElementTree.Element:
+    if len(data) > _MAX_BYTES:
+        raise ValueError(f"it has {len(data):,} bytes, more than {_MAX_BYTES:,}")
+    tree = ElementTree.TreeBuilder()
+    parser = expat.ParserCreate()
+    parser.StartElementHandler = tree.start
+    parser.EndElementHandler = tree.end
+    parser.CharacterDataHandler = tree.data
+    # ElementTree's own parser cannot forbid what entity bombs are made with.
+    parser.StartDoctypeDeclHandler = _forbid_doctype
+    parser.Parse(data, True)
+    return tree.close()
+
+
+def _forbid_doctype(*unused_declaration) -> None:
+    raise ValueError("it declares a document type")
+
+
+def _label(element: ElementTree.Element, class_names: Sequence[str]) -> int:
+    name = _text(element, "name").strip()
+    if name not in class_names:
+        raise ValueError(f"unknown class {name!r}")
+    return class_names.index(name)
+
+
+def _box(element: ElementTree.Element, *, height: int, width: int) -> list[float]:
+    ymin, xmin, ymax, xmax = (
+        float(_text(element, f"bndbox/{side}")) for side in ("ymin", "xmin", "ymax", "xmax")
+    )
+    ymin, xmin = ymin - 1, xmin - 1
+    described = f"box {xmin + 1:g}, {ymin + 1:g}, {xmax:g}, {ymax:g}"
+    if not (ymin < ymax and xmin < xmax):
+        raise ValueError(f"{described} is empty")
+    outside = max(-ymin, -xmin, ymax - height, xmax - width)
+    if outside > _SLACK_PX:
+        raise ValueError(f"{described} is not inside the {width}x{height} image")
+    scale = np.array([height, width, height, width])
+    return list(np.clip(np.array([ymin, xmin, ymax, xmax]) / scale, 0.0, 1.0))
+
+
+def _text(element: ElementTree.Element, path: str, *, default: str | None = None) -> str:
+    text = element.findtext(path, default)
+    if text is None:
+        raise ValueError(f"an object has no <{path}>")
+    return text

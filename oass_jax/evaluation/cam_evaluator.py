@@ -1,0 +1,116 @@
+"""Measures the class maps of a state against segmentation masks, and exports them."""
+
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from oass_jax.data.progress import report_progress
+from oass_jax.data.segmentation_mask import Masks
+from oass_jax.errors import UserError
+from oass_jax.evaluation import cam, cam_files, cam_iou, evaluator
+from oass_jax.model.network import Network
+from oass_jax.run import build
+from oass_jax.run.state import TrainState
+
+FIELDS = ("image", "size", "label", "mask", "index", "map_size")
+
+
+class CamEvaluator:
+    """Measures the class maps of a state on the split `config.cam` names, and writes what it found.
+
+    The maps have the size of the image's mask, or of the image where it has none.
+    """
+
+    def __init__(
+        self,
+        config: ConfigDict,
+        folder: Path,
+        network: Network,
+        mesh: Mesh,
+        class_names: tuple[str, ...],
+    ):
+        """Opens the split and reads the headers of its files.
+
+        Raises:
+          UserError: no such split, or it has other classes, or no masks and nothing to export.
+        """
+        self._config, self._folder, self._mesh = config, folder, mesh
+        self._split = evaluator.open_split(config, config.cam.split, class_names)
+        self._masks = Masks(self._split)
+        if not self._masks.present.any() and not config.cam.export:
+            raise UserError(
+                f"no image of {config.eval.dataset} {config.cam.split} has a segmentation mask: "
+                f"choose another cam.split, or cam.export=True to write the maps alone"
+            )
+        self._step_fn = jax.jit(
+            functools.partial(
+                cam.class_map_step,
+                network=network,
+                scales=config.cam.scales,
+                flip=config.cam.flip,
+                num_slots=max(1, self._masks.most_labels),
+                out_px=int(self._masks.size.max()),
+            ),
+            in_shardings=(build.replicated(mesh), build.batch_sharding(mesh)),
+            out_shardings=build.replicated(mesh),
+        )
+
+    def __call__(self, state: TrainState, step: int) -> None:
+        """Writes `cams/DATASET_SPLIT/`: the metrics and, where `cam.export` asks, every map.
+
+        Args:
+          state: of the run.
+          step: its step.
+
+        Raises:
+          UserError: an image or a mask is damaged.
+        """
+        config, class_names = self._config, self._split.class_names
+        folder = cam_files.cam_folder(self._folder, config.eval.dataset, config.cam.split)
+        thresholds = cam_iou.even_thresholds(config.cam.num_thresholds)
+        side = len(class_names) + 1
+        counts = np.zeros((side, side, len(thresholds) + 1), np.int64)
+        for index, classes, maps in self._maps(state):
+            if config.cam.export:
+                cam_files.write_maps(folder, self._split.filename(index), classes, maps)
+            if self._masks.present[index]:
+                counts += cam_iou.count_pixels(
+                    maps,
+                    classes,
+                    self._masks.read(index),
+                    thresholds=thresholds,
+                    num_classes=len(class_names),
+                )
+        cam_files.write_result(
+            folder,
+            class_names=class_names,
+            result=cam_iou.score(counts, thresholds),
+            about={
+                "num_images": len(self._split),
+                "without_mask": int((~self._masks.present).sum()),
+                "step": step,
+                "weights": config.eval.weights,
+                "difficult": config.eval.difficult,
+                "scales": list(config.cam.scales),
+                "flip": config.cam.flip,
+            },
+        )
+
+    def _maps(self, state: TrainState) -> Iterator[cam.ClassMaps]:
+        """The maps of every image, with a line of progress now and then."""
+        variables = evaluator.weights_of(state)[self._config.eval.weights]
+        batches = (
+            build.to_device(
+                batch | {"map_size": self._masks.size[batch["index"]]}, FIELDS, self._mesh
+            )
+            for batch in evaluator.read_batches(self._config, self._split)
+        )
+        maps = cam.image_maps(functools.partial(self._step_fn, variables), batches)
+        if jax.process_index() != 0:
+            return maps
+        return report_progress(maps, what="class maps", total=len(self._split), on_terminal=True)

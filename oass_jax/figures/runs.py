@@ -1,0 +1,209 @@
+"""Workdirs -> runs: where they are, what their config says, and what their evaluations found."""
+
+import datetime
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from oass_jax.errors import UserError, nearest
+
+# What changes no result. `eval.weights` and the like are told by the evaluation itself.
+WITHOUT_EFFECT = frozenset(
+    {
+        "seed",
+        "log_every_steps",
+        "data.data_dir",
+        "data.manual_dir",
+        "data.num_workers",
+        "data.num_threads",
+        "data.cache",
+        "eval.dataset",
+        "eval.split",
+        "eval.batch_size",
+        "eval.every_epochs",
+        "eval.checkpoint",
+        "eval.competition",
+        "teacher.chunk_pairs",
+        "checkpoint.every_steps",
+        "checkpoint.keep_last",
+    }
+)
+# What changes no result where there are no patches: fields that begin so.
+OF_PATCHES = (
+    "keypoint.",
+    "teacher.ema_",
+    "teacher.resize_",
+    "loss.alpha_p",
+    "loss.alpha_re",
+    "loss.re_",
+    "loss.pcl_",
+    "loss.start_",
+)
+SAID_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, as its workdir tells it.
+
+    Attributes:
+      folder: the workdir.
+      fields: `a.b` -> value of its config.
+      ended: when its last start ended by itself; None where it has not.
+      evaluations: `DATASET_SPLIT` -> its `summary.json`.
+    """
+
+    folder: Path
+    fields: dict[str, Any]
+    ended: datetime.datetime | None
+    evaluations: dict[str, dict[str, Any]]
+
+    @property
+    def seed(self) -> int:
+        """Of weights, order and augmentation."""
+        return self.fields["seed"]
+
+
+def find(places: Iterable[Path]) -> list[Path]:
+    """The workdirs among folders, and one or two levels below those that are none themselves.
+
+    Args:
+      places: workdirs, or folders of them.
+
+    Returns:
+      Each workdir once, in the order of the places.
+
+    Raises:
+      UserError: a place is no folder, cannot be read, or holds no run.
+    """
+    found = {}
+    for place in places:
+        if not place.is_dir():
+            siblings = [str(path) for path in place.parent.glob("*") if path.is_dir()]
+            raise UserError(f"{place} is no folder: {nearest(str(place), siblings)}")
+        try:
+            workdirs = list(_search(place, levels=2))
+        except OSError as error:
+            raise UserError(f"cannot read {error.filename}: {error.strerror}") from error
+        if not workdirs:
+            raise UserError(
+                f"{place} holds no run: there is no config.json in it or up to two levels below"
+            )
+        for workdir in workdirs:
+            found.setdefault(workdir.resolve(), workdir)
+    return list(found.values())
+
+
+def _search(folder: Path, levels: int) -> Iterator[Path]:
+    if (folder / "config.json").is_file():
+        yield folder
+    elif levels:
+        for path in sorted(folder.iterdir()):
+            if path.is_dir():
+                yield from _search(path, levels - 1)
+
+
+def read_all(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
+    """Reads the finished runs.
+
+    Args:
+      folders: workdirs.
+
+    Returns:
+      The finished runs, and a sentence for each folder that was left out.
+    """
+    runs, notes = [], []
+    for folder in folders:
+        try:
+            run = _read(folder)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what = f"{type(error).__name__}: {error}"
+            notes.append(f"{folder} is left out: its files are not those of a run ({what})")
+            continue
+        if run.ended:
+            runs.append(run)
+        else:
+            notes.append(f"{folder} is left out: the run is not finished")
+    return runs, notes
+
+
+def _read(folder: Path) -> Run:
+    fields = flatten(_load(folder / "config.json"))
+    env = folder / "env.json"
+    starts = _load(env)["starts"][-1:] if env.exists() else []
+    ended = next((start["end"] for start in starts), None)
+    return Run(
+        folder=folder,
+        fields=fields | {"seed": int(fields["seed"])},
+        ended=datetime.datetime.fromisoformat(ended).astimezone() if ended else None,
+        evaluations={
+            path.parent.name: _summary(path) for path in sorted(folder.glob("eval/*/summary.json"))
+        },
+    )
+
+
+def _load(path: Path) -> dict[str, Any]:
+    value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise ValueError(f"{path.name} is no JSON object")
+    return value
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    value = _load(path)
+    # A metric is null where no class has positives.
+    numbers = [value["num_images"], value["step"], value["map"] or 0, value["map_voc"] or 0]
+    if not all(isinstance(number, int | float) for number in numbers):
+        raise ValueError(f"{path.name} has something else where a number belongs")
+    return value
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`a.b` -> value of every field of a nested config."""
+    fields = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping)
+        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return fields
+
+
+def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What makes two runs the same experiment: all that can change the result, but the seed.
+
+    Args:
+      fields: `a.b` -> value of a config.
+      summary: of an evaluation, which knows better than the config how it was made.
+
+    Returns:
+      Name -> value. A field that is off is left out, as it is in runs older than the field.
+    """
+    known = dict(fields)
+    for name, value in (summary or {}).items():
+        if name in SAID_BY_EVALUATION or f"eval.{name}" in fields:
+            known[f"eval.{name}"] = value
+    # The class maps are measured by themselves, whatever was trained.
+    ignored = ("cam.", *(OF_PATCHES if fields.get("teacher.mode") == "none" else ()))
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in known.items()
+        if value and name not in WITHOUT_EFFECT and not name.startswith(ignored)
+    }
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What one experiment has otherwise than another, such as `batch_size=16 instead of 32`.
+
+    Args:
+      one: `settings` of it.
+      other: `settings` of what it is held against.
+
+    Returns:
+      Fields separated by commas; empty where there is no difference.
+    """
+    return ", ".join(
+        f"{name}={one.get(name, 'off')} instead of {other.get(name, 'off')}"
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    )

@@ -1,0 +1,1 @@
+"""What a run is: its folder, its state, its checkpoints, and its parts built from the config."""

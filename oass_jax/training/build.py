@@ -1,0 +1,149 @@
+"""The parts of a training, built from the config: schedule, optimiser, method and step."""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from oass_jax.method import keypoint, loss
+from oass_jax.model.network import Network
+from oass_jax.run import build
+from oass_jax.run.build import Batch
+from oass_jax.run.state import TrainState
+from oass_jax.training import optimizer
+from oass_jax.training.step import Method, train_step
+
+
+class Schedule(NamedTuple):
+    """A run in steps.
+
+    Attributes:
+      steps_per_epoch: records / batch size; need not be whole, as epochs run on into each other.
+      total_steps: steps of the whole run.
+      eval_steps: steps after which the network is evaluated; the last one is among them.
+      save_every: a checkpoint at least every so many steps.
+    """
+
+    steps_per_epoch: float
+    total_steps: int
+    eval_steps: frozenset[int]
+    save_every: int
+
+
+def create_schedule(config: ConfigDict, num_examples: int) -> Schedule:
+    """Turns the epochs of the config into steps.
+
+    Args:
+      config: `num_epochs`, `batch_size`, `eval` and `checkpoint` are read.
+      num_examples: records of the training split.
+    """
+    steps_per_epoch = num_examples / config.batch_size
+    total = max(1, round(config.num_epochs * steps_per_epoch))
+    count = math.ceil(config.num_epochs / config.eval.every_epochs)
+    every = config.eval.every_epochs * steps_per_epoch
+    eval_steps = {min(total, max(1, round(k * every))) for k in range(1, count)} | {total}
+    return Schedule(steps_per_epoch, total, frozenset(eval_steps), config.checkpoint.every_steps)
+
+
+def create_optimizer(
+    config: ConfigDict, schedule: Schedule
+) -> tuple[optax.GradientTransformation, dict[str, Callable]]:
+    """Builds the optimiser and names its learning rates.
+
+    Args:
+      config: `optimizer` is read.
+      schedule: the run in steps.
+
+    Returns:
+      The transformation, and the schedules `learning_rate` (encoder) and `learning_rate_head`.
+    """
+    warmup = round(config.optimizer.warmup_epochs * schedule.steps_per_epoch)
+    encoder_rate, head_rate = (
+        optimizer.learning_rate(
+            peak,
+            total_steps=schedule.total_steps,
+            warmup_steps=min(warmup, schedule.total_steps - 1),
+        )
+        for peak in (config.optimizer.encoder_learning_rate, config.optimizer.head_learning_rate)
+    )
+    tx = optimizer.create_optimizer(
+        encoder_schedule=encoder_rate,
+        head_schedule=head_rate,
+        weight_decay=config.optimizer.weight_decay,
+    )
+    return tx, {"learning_rate": encoder_rate, "learning_rate_head": head_rate}
+
+
+def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
+    """Builds what makes the run supervised, PuzzleCAM or OASS.
+
+    Args:
+      config: `keypoint`, `teacher`, `regions` and `loss` are read.
+      schedule: the run in steps.
+      mesh: one axis, `data`.
+    """
+
+    def ramp(alpha: float, ramp_epochs: float) -> Callable[[jax.Array], jax.Array]:
+        return functools.partial(
+            loss.ramp,
+            alpha=alpha,
+            start_step=config.loss.start_epochs * schedule.steps_per_epoch,
+            ramp_steps=ramp_epochs * schedule.steps_per_epoch,
+        )
+
+    return Method(
+        teacher=config.teacher.mode,
+        strategy=keypoint.bind(config.keypoint.strategy, config.keypoint),
+        margin_cells=config.keypoint.margin_cells,
+        valid_only=config.keypoint.valid_only,
+        resize_patches=config.teacher.resize_patches,
+        alpha_p=ramp(config.loss.alpha_p, config.loss.alpha_p_ramp_epochs),
+        alpha_re=ramp(config.loss.alpha_re, config.loss.alpha_re_ramp_epochs),
+        re_reduction=config.loss.re_reduction,
+        pcl_classes=config.loss.pcl_classes,
+        ema_decay=config.teacher.ema_decay,
+        chunk_pairs=config.teacher.chunk_pairs,
+        regions=build.create_regions(config),
+        mesh=mesh,
+    )
+
+
+def create_train_fn(
+    config: ConfigDict,
+    network: Network,
+    tx: optax.GradientTransformation,
+    schedule: Schedule,
+    mesh: Mesh,
+) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
+    """Compiles the train step for a mesh: state replicated and donated, batch split.
+
+    Args:
+      config: `num_microbatches`, `augment` and the fields of `create_method` are read.
+      network: encoder and classifier.
+      tx: the optimiser.
+      schedule: the run in steps.
+      mesh: one axis, `data`.
+    """
+    min_px, max_px = config.augment.long_side_px
+    step_fn = functools.partial(
+        train_step,
+        network=network,
+        tx=tx,
+        method=create_method(config, schedule, mesh),
+        image_px=config.augment.image_px,
+        min_px=min_px,
+        max_px=max_px,
+        flip_probability=config.augment.flip_probability,
+        num_microbatches=config.num_microbatches,
+    )
+    return jax.jit(
+        step_fn,
+        in_shardings=(build.replicated(mesh), build.batch_sharding(mesh)),
+        out_shardings=build.replicated(mesh),
+        donate_argnums=0,
+    )

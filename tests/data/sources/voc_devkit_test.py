@@ -1,0 +1,80 @@
+import tarfile
+
+import pytest
+
+from oass_jax.data.sources import voc_devkit
+from oass_jax.data.sources.voc_devkit import Devkit
+from oass_jax.errors import UserError
+
+LIST = "ImageSets/Main/val.txt"
+
+
+def tiny(ids=("a", "b")):
+    return {LIST: "\n".join(ids).encode()} | {f"JPEGImages/{i}.jpg": i.encode() for i in ids}
+
+
+@pytest.mark.parametrize("prefix", ["", "./"])
+def test_reads_in_place(tmp_path, write_tar, prefix):
+    devkit = Devkit([write_tar(tmp_path / "x.tar", tiny(), prefix=prefix)], year="2012")
+    assert devkit.read("JPEGImages/b.jpg") == b"b"
+    assert devkit.read("SegmentationClass/b.png") == b""
+    assert devkit.ids(LIST) == ["a", "b"]
+
+
+def test_several_tars_make_one_devkit(tmp_path, write_tar):
+    tars = [
+        write_tar(tmp_path / "1.tar", {"JPEGImages/a.jpg": b"a"}),
+        write_tar(tmp_path / "2.tar", {"JPEGImages/b.jpg": b"b", LIST: b"a\nb\n"}),
+    ]
+    assert Devkit(tars, year="2012").ids(LIST) == ["a", "b"]
+
+
+def test_tars_that_disagree_on_a_list_are_refused(tmp_path, write_tar):
+    tars = [write_tar(tmp_path / f"{ids}.tar", tiny(ids)) for ids in ("ab", "a")]
+    with pytest.raises(UserError, match=r"ab\.tar and a\.tar hold different"):
+        Devkit(tars, year="2012").ids(LIST)
+
+
+def test_a_list_with_an_image_that_is_not_there_is_refused(tmp_path, write_tar):
+    files = tiny()
+    del files["JPEGImages/b.jpg"]
+    devkit = Devkit([write_tar(tmp_path / "x.tar", files)], year="2012")
+    with pytest.raises(UserError, match=r"lists 2 images, 1 of which .* JPEGImages/b\.jpg"):
+        devkit.ids(LIST)
+
+
+def test_find_tars_goes_by_content(tmp_path, write_tar):
+    write_tar(tmp_path / "holiday.bin", tiny())
+    write_tar(tmp_path / "VOC2012.tar", tiny(), year="2007")
+    (tmp_path / "train_aug.txt").write_text("a\n")
+    (tmp_path / "folder.tar").mkdir()
+    found = voc_devkit.find_tars(tmp_path, year="2012")
+    assert [path.name for path in found] == ["holiday.bin"]
+
+
+def test_a_tar_that_is_cut_short_is_refused(tmp_path, write_tar):
+    path = write_tar(tmp_path / "x.tar", {**tiny(), "JPEGImages/c.jpg": bytes(50_000)})
+    path.write_bytes(path.read_bytes()[:20_000])
+    with pytest.raises(UserError, match="cut short"):
+        Devkit([path], year="2012")
+
+
+def test_links_are_not_followed(tmp_path):
+    path = tmp_path / "x.tar"
+    with tarfile.open(path, "w") as tar:
+        link = tarfile.TarInfo("VOCdevkit/VOC2012/JPEGImages/a.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        tar.addfile(link)
+    assert "JPEGImages/a.jpg" not in Devkit([path], year="2012")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [(b"a\nb\na\n", "lists a twice"), (b"<html>\n", "no list of image ids")]
+)
+def test_parse_ids_refuses(text, reason):
+    with pytest.raises(UserError, match=reason):
+        voc_devkit.parse_ids(text, name="list")
+
+
+def test_parse_ids_takes_the_first_word():
+    assert voc_devkit.parse_ids(b"a -1\r\n\nb  1\n", name="list") == ["a", "b"]

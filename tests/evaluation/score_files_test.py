@@ -1,0 +1,124 @@
+import json
+import tarfile
+
+import numpy as np
+import pytest
+
+from oass_jax.evaluation import average_precision, score_files
+from oass_jax.run import workdir
+
+CLASS_NAMES = ("cat", "dog", "owl")
+LABEL = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0]], np.int8)
+LOGITS = np.array([[2.0, -1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 9.0, -2.0]], np.float32)
+
+
+def write(folder, *, dataset="voc/2012", split="val", label=LABEL):
+    score_files.write_evaluation(
+        folder,
+        dataset=dataset,
+        split=split,
+        class_names=CLASS_NAMES,
+        filenames=["a.jpg", "b,.jpg", "ç.jpg"],
+        label=label,
+        prediction=LOGITS,
+        scores={"student/base": LOGITS, "ema/base": -LOGITS},
+        result=average_precision.mean_average_precision(LOGITS, label),
+        competition="comp2",
+        about={"step": 7, "weights": "student"},
+    )
+    return score_files.evaluation_folder(folder, dataset, split)
+
+
+def test_summary_and_tables(tmp_path):
+    folder = write(tmp_path)
+    assert folder == tmp_path / "eval" / "voc-2012_val"
+    summary = json.loads((folder / "summary.json").read_text())
+    # The cat's positives rank first and third: (1 + 2/3) / 2.
+    assert summary["ap"] == {"cat": pytest.approx(500 / 6), "dog": 100.0, "owl": None}
+    assert summary["map"] == pytest.approx((500 / 6 + 100) / 2)
+    assert summary["left_out"] == ["owl"]
+    assert summary["num_images"] == 3
+    assert summary["step"] == 7
+    predictions = (folder / "predictions.csv").read_text().splitlines()
+    assert predictions[0] == "image,cat,dog,owl"
+    assert predictions[2] == '"b,.jpg",0.731058579,0.952574127,0.622459331'
+    per_class = (folder / "per_class.csv").read_text().splitlines()
+    assert per_class[0] == "class,ap,ap_voc,positives,negatives,precision,recall,f1"
+    assert per_class[1] == "cat,83.3333,83.3333,2,1,66.6667,100.0000,80.0000"
+    assert per_class[2] == "dog,100.0000,100.0000,1,1,100.0000,100.0000,100.0000"
+    assert per_class[3] == "owl,nan,nan,0,3,nan,nan,nan"
+
+
+def test_precision_and_recall_of_the_summary(tmp_path):
+    summary = json.loads((write(tmp_path) / "summary.json").read_text())
+    # Predicted: three cats, two of them right; one dog; two owls that are none.
+    expected = {"cp": 250 / 3, "cr": 100, "cf1": 1000 / 11, "op": 50, "or": 100, "of1": 200 / 3}
+    assert summary["precision_recall"] == {
+        "threshold_0.5": pytest.approx(expected),
+        "top_3": pytest.approx(expected),
+    }
+
+
+def test_the_table_of_an_evaluation(tmp_path):
+    assert score_files.result_table(tmp_path, "voc/2012", "val") == ""
+    folder = write(tmp_path)
+    table = score_files.result_table(tmp_path, "voc/2012", "val")
+    assert "owl        no positives" in table
+    assert "mAP         91.67" in table
+    f1 = "CF1 90.91  OF1 66.67"
+    assert f"  {f1} (threshold 0.5)  {f1} (top 3)\n" in table
+    assert table.endswith(f"written to {folder}")
+
+
+def test_a_summary_of_an_older_version_is_shown(tmp_path):
+    path = write(tmp_path) / "summary.json"
+    summary = json.loads(path.read_text())
+    del summary["precision_recall"]
+    workdir.write_json(path, summary)
+    assert "CF1" not in score_files.result_table(tmp_path, "voc/2012", "val")
+
+
+def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
+    folder = write(tmp_path)
+    with np.load(folder / "scores.npz", allow_pickle=False) as arrays:
+        assert arrays["image"].tolist() == ["a.jpg", "b,.jpg", "ç.jpg"]
+        assert arrays["class_name"].tolist() == list(CLASS_NAMES)
+        np.testing.assert_array_equal(arrays["label"], LABEL)
+        np.testing.assert_array_equal(arrays["prediction"], LOGITS)
+        np.testing.assert_array_equal(arrays["ema/base"], -LOGITS)
+        dtypes = {name: arrays[name].dtype.name for name in ("label", "prediction", "ema/base")}
+    assert dtypes == {"label": "int8", "prediction": "float32", "ema/base": "float32"}
+    again = score_files.recompute_summary(folder / "scores.npz")
+    summary = json.loads((folder / "summary.json").read_text())
+    assert again | {"step": 7, "weights": "student"} == summary
+
+
+def test_voc_gets_files_for_its_server_and_others_do_not(tmp_path):
+    folder = write(tmp_path, split="test")
+    path = "results/VOC2012/Main/comp2_cls_test_cat.txt"
+    assert (folder / path).read_text() == "a 2.0\nb, 1.0\nç 0.0\n"
+    with tarfile.open(folder / "results.tgz") as tar:
+        assert tar.extractfile(path).read() == (folder / path).read_bytes()
+        assert len(tar.getnames()) == 3
+    other = write(tmp_path, dataset="digit_scenes")
+    assert {p.name for p in other.iterdir()} == {
+        "summary.json",
+        "per_class.csv",
+        "predictions.csv",
+        "scores.npz",
+    }
+
+
+def test_a_split_without_labels_is_told_in_one_line(tmp_path):
+    folder = write(tmp_path, split="test", label=np.zeros_like(LABEL))
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["map"] is None
+    assert summary["map_voc"] is None
+    assert set(summary["ap"].values()) == {None}
+    assert set(summary["precision_recall"]["threshold_0.5"].values()) == {None}
+    assert score_files.result_table(tmp_path, "voc/2012", "test") == (
+        "voc/2012 test, 3 images, step 7: there are no labels to score the predictions with; "
+        f"{folder}/results.tgz is for the server"
+    )
+    other = write(tmp_path, dataset="digit_scenes", label=np.zeros_like(LABEL))
+    assert score_files.result_table(tmp_path, "digit_scenes", "val").endswith(f"with; see {other}")

@@ -1,0 +1,92 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from oass_jax.errors import UserError
+from oass_jax.figures import runs
+
+CHANGES_NOTHING = {"seed": 4, "data.data_dir": "d", "eval.every_epochs": 2.0, "data.cache": True}
+
+
+def test_workdirs_are_found_two_levels_down_once(tmp_path, write_run):
+    one = write_run(tmp_path / "max" / "seed0")
+    two = write_run(tmp_path / "alone")
+    write_run(tmp_path / "alone" / "model")  # what lies in a workdir is no run
+    write_run(tmp_path / "a" / "b" / "c")
+    assert runs.find([tmp_path, two]) == [two, one]
+    assert runs.find([one, two / ".." / "max"]) == [one]
+
+
+def test_no_folder_and_no_run_are_told(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(UserError, match=r"is no folder: did you mean .*/runs\?"):
+        runs.find([tmp_path / "rnus"])
+    with pytest.raises(UserError, match=r"runs holds no run: there is no config.json"):
+        runs.find([tmp_path / "runs"])
+
+
+def test_unfinished_and_damaged_runs_are_left_out_and_told(tmp_path, write_run):
+    good = write_run(tmp_path / "good", seed=3)
+    going_on = write_run(tmp_path / "going_on", ended=False)
+    no_env = write_run(tmp_path / "no_env")
+    (no_env / "env.json").unlink()
+    cut = write_run(tmp_path / "cut")
+    (cut / "config.json").write_text('{"seed": 0, "mod')
+    half = write_run(tmp_path / "half")
+    (half / "eval/voc-2012_val/summary.json").write_text('{"map": 90.0}')
+    word = write_run(tmp_path / "word")
+    (word / "eval/voc-2012_val/summary.json").write_text(
+        '{"map": "high", "map_voc": null, "step": 1, "num_images": 2}'
+    )
+    other = write_run(tmp_path / "other")
+    (other / "config.json").write_text('{"architectures": ["ResNet"]}')
+    a_list = write_run(tmp_path / "a_list")
+    (a_list / "config.json").write_text("[1]")
+    folders = [good, going_on, no_env, cut, half, word, other, a_list]
+    found, notes = runs.read_all(folders)
+    assert [(one.folder, one.seed) for one in found] == [(good, 3)]
+    assert [Path(note.split()[0]) for note in notes] == folders[1:]
+    assert [("not finished" in note) for note in notes] == [True, True, *[False] * 5]
+
+
+def test_the_last_start_decides_whether_a_run_is_finished(tmp_path, write_run):
+    folder = write_run(tmp_path / "run")
+    starts = [{"end": "2026-01-01T00:00:00+0000"}, {"end": None}]
+    (folder / "env.json").write_text(json.dumps({"starts": starts}))
+    assert runs.read_all([folder])[0] == []
+
+
+def test_settings_are_what_can_change_the_result():
+    base = {"batch_size": 32, "teacher.mode": "ema", "keypoint.top_k": 5, "model.csi": False}
+    assert runs.settings(base | CHANGES_NOTHING) == runs.settings(base)
+    older = {name: value for name, value in base.items() if name != "model.csi"}
+    assert runs.settings(older) == runs.settings(base)
+    for change in ({"batch_size": 16}, {"keypoint.top_k": 3}, {"model.csi": True}):
+        assert runs.settings(base | change) != runs.settings(base)
+
+
+def test_without_a_teacher_the_patches_do_not_matter():
+    none = {"teacher.mode": "none", "keypoint.strategy": "max", "loss.alpha_p": 1.0}
+    other = none | {"keypoint.strategy": "center", "loss.alpha_p": 2.0, "teacher.ema_decay": 0.9}
+    assert runs.settings(none) == runs.settings(other)
+    assert runs.settings(none | {"loss.label_smoothing": 0.1}) != runs.settings(none)
+
+
+def test_the_evaluation_knows_best_how_it_was_made():
+    fields = {"eval.weights": "student", "eval.scales": [1.0]}
+    summary = {"weights": "ema", "scales": [0.5, 1.0], "num_images": 9, "map": 3.0, "step": 1}
+    assert runs.settings(fields, summary) == {
+        "eval.weights": "ema",
+        "eval.scales": [0.5, 1.0],
+        "eval.num_images": 9,
+    }
+
+
+def test_differences_name_both_values():
+    one = {"batch_size": 16, "same": 1, "model.csi": True}
+    other = {"batch_size": 32, "same": 1}
+    assert runs.differences(one, other) == (
+        "batch_size=16 instead of 32, model.csi=True instead of off"
+    )
+    assert runs.differences(one, one) == ""

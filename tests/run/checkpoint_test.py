@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from oass_jax.errors import UserError
+from oass_jax.run.checkpoint import Checkpoints
+
+INPUT = {"seed": 0, "batch_size": 4}
+
+
+def state(value, dtype=jnp.float32):
+    return {"step": jnp.array(value, jnp.int32), "params": {"w": jnp.full((64, 64), value, dtype)}}
+
+
+def like(tree):
+    device = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    return jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=device),
+        jax.eval_shape(lambda: tree),
+    )
+
+
+@pytest.fixture
+def checkpoints(tmp_path):
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    yield checkpoints
+    checkpoints.close()
+
+
+def save(checkpoints, *steps, val_map=None):
+    for step in steps:
+        checkpoints.save(state(step), step=step, fingerprint=INPUT, val_map=val_map)
+    checkpoints.wait()
+
+
+def restore(checkpoints, fingerprint=INPUT, tree=None):
+    tree = state(0) if tree is None else tree
+    steps = checkpoints.steps()[::-1]
+    return checkpoints.restore(like(tree), steps=steps, fingerprint=fingerprint)
+
+
+def test_restores_the_last(checkpoints):
+    save(checkpoints, 1, 2, 3)
+    restored, step = restore(checkpoints)
+    assert step == 3
+    assert (np.asarray(restored["params"]["w"]) == 3).all()
+
+
+def test_keeps_the_last_two_and_the_best(tmp_path, checkpoints):
+    for step, val_map in [(1, 10.0), (2, 30.0), (3, 20.0), (4, None), (5, 25.0)]:
+        save(checkpoints, step, val_map=val_map)
+    again = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    save(again, 6)
+    assert again.steps() == [2, 5, 6]
+    assert again.best_step() == 2
+    again.close()
+
+
+def test_a_run_without_evaluation_has_no_best(checkpoints):
+    save(checkpoints, 1)
+    save(checkpoints, 2, val_map=float("nan"))
+    assert checkpoints.best_step() is None
+
+
+def test_a_step_is_saved_once(checkpoints):
+    save(checkpoints, 1, val_map=50.0)
+    save(checkpoints, 1)
+    assert checkpoints.best_step() == 1
+
+
+def damage(folder, step):
+    """Flips one bit in the middle of the largest file of a step."""
+    files = [f for f in (folder / str(step) / "state").rglob("*") if f.is_file()]
+    largest = max(files, key=lambda f: f.stat().st_size)
+    data = bytearray(largest.read_bytes())
+    data[len(data) // 2] ^= 1
+    largest.write_bytes(bytes(data))
+
+
+def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
+    save(checkpoints, 1, 2)
+    damage(tmp_path / "checkpoints", 2)
+    restored, step = restore(checkpoints)
+    assert step == 1
+    assert (np.asarray(restored["params"]["w"]) == 1).all()
+    save(checkpoints, 2)  # the run comes by again, and mends it
+    assert restore(checkpoints)[1] == 2
+
+
+def test_walks_back_over_missing_files(tmp_path, checkpoints):
+    save(checkpoints, 1, 2)
+    for file in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
+        if file.is_file():
+            file.unlink()
+    assert restore(checkpoints)[1] == 1
+
+
+def test_refuses_when_every_checkpoint_is_damaged(tmp_path, checkpoints):
+    save(checkpoints, 1, 2)
+    for step in (1, 2):
+        damage(tmp_path / "checkpoints", step)
+    with pytest.raises(UserError, match=r"none of the checkpoints \[2, 1\]"):
+        restore(checkpoints)
+
+
+def test_refuses_other_input(checkpoints):
+    save(checkpoints, 1)
+    with pytest.raises(UserError, match="batch_size was 4 and is now 8"):
+        restore(checkpoints, fingerprint=INPUT | {"batch_size": 8})
+    assert restore(checkpoints, fingerprint=None)[1] == 1  # evaluation does not continue the input
+
+
+def test_refuses_another_dtype_or_network(checkpoints):
+    save(checkpoints, 1)
+    with pytest.raises(UserError, match=r"not of this config.*float32.*bfloat16"):
+        restore(checkpoints, tree=state(0, jnp.bfloat16))
+    with pytest.raises(UserError, match="not of this config"):
+        restore(checkpoints, tree=state(0) | {"more": jnp.zeros(3)})
+
+
+def test_a_killed_save_is_not_a_checkpoint(tmp_path, checkpoints):
+    save(checkpoints, 1)
+    (tmp_path / "checkpoints" / "2.orbax-checkpoint-tmp").mkdir()
+    again = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    assert again.steps() == [1]
+    again.close()
+
+
+def test_read_only_needs_a_run(tmp_path):
+    with pytest.raises(UserError, match="train there first"):
+        Checkpoints(tmp_path / "nothing" / "checkpoints", keep_last=1, read_only=True)
+
+
+def test_restores_onto_another_number_of_devices(checkpoints):
+    mesh = jax.sharding.Mesh(np.array(jax.devices()), ("data",))
+    everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+    checkpoints.save(jax.device_put(state(5), everywhere), step=5, fingerprint=INPUT, val_map=None)
+    checkpoints.wait()
+    restored, _ = restore(checkpoints)
+    assert len(restored["params"]["w"].sharding.device_set) == 1
+    assert (np.asarray(restored["params"]["w"]) == 5).all()

@@ -1,0 +1,58 @@
+import os
+
+import pytest
+
+from oass_jax import default_config
+from oass_jax.errors import UserError
+from oass_jax.run import build
+from oass_jax.training import build as training_build
+
+
+def schedule(num_examples, **fields):
+    config = default_config.get_config()
+    config.update_from_flattened_dict(fields)
+    return training_build.create_schedule(config, num_examples)
+
+
+def test_epochs_become_steps_for_the_papers_data():
+    run = schedule(10_582)
+    assert run.steps_per_epoch == 10_582 / 32
+    assert run.total_steps == round(120 * 10_582 / 32) == 39_682
+    assert len(run.eval_steps) == 24
+    assert min(run.eval_steps) == round(5 * 10_582 / 32)
+    assert max(run.eval_steps) == run.total_steps
+
+
+def test_a_part_of_an_epoch_is_evaluated_at_its_end():
+    run = schedule(320, num_epochs=0.5, batch_size=32)
+    assert run.total_steps == 5
+    assert run.eval_steps == {5}
+
+
+def test_epochs_that_do_not_divide_end_with_an_evaluation():
+    run = schedule(320, **{"num_epochs": 5.0, "eval.every_epochs": 2.0})
+    assert run.eval_steps == {20, 40, 50}
+
+
+def test_the_smallest_run_has_a_step():
+    assert schedule(1, num_epochs=0.01).total_steps == 1
+
+
+def test_a_batch_that_devices_cannot_share_is_refused():
+    config = default_config.get_config()
+    config.batch_size = 12  # conftest gives 8 devices
+    with pytest.raises(UserError, match="choose a multiple of 8"):
+        build.create_mesh(config)
+    config.batch_size, config.num_microbatches = 24, 2
+    with pytest.raises(UserError, match=r"2 microbatches on 8 device.s. .* a multiple of 16"):
+        build.create_mesh(config)
+
+
+@pytest.mark.parametrize(
+    ("threads", "workers", "expected"), [(0, 0, 6), (0, 2, 3), (0, 8, 1), (5, 0, 5)]
+)
+def test_as_many_threads_as_cores_share_the_decoding(threads, workers, expected, monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    config = default_config.get_config()
+    config.data.num_threads, config.data.num_workers = threads, workers
+    assert build.num_threads(config) == expected
