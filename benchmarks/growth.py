@@ -109,7 +109,7 @@ def evaluation(options: argparse.Namespace, at: list) -> Curve:
     config = config_file.load("max")
     config.model.encoder, config.model.dtype = options.encoder, options.dtype
     config.eval.batch_size = options.batch_size
-    mesh = build.create_mesh(config)
+    mesh = build.create_mesh()
     network = build.create_network(config, harness.NUM_CLASSES)
     weights = {"student": build.init_variables(network, 0)}
     first = _eval_batch(options.batch_size, options.image_px, start=0, count=options.batch_size)
