@@ -22,7 +22,10 @@ class Split:
       split: such as 'train_aug'; a slice such as 'val[:100]' works too.
       class_names: in the order of the labels.
       sources: file name -> fingerprint of what the data set was prepared from.
-      source: random access to the examples as stored, images undecoded.
+      source: random access to the records, each a dictionary of the features of
+        `scene_builder.SceneBuilder`; image, file name and mask are bytes.
+      challenge: such as 'VOC2012', if its server takes result files as `evaluation.voc_server`
+        writes them.
     """
 
     name: str
@@ -31,6 +34,7 @@ class Split:
     class_names: tuple[str, ...]
     sources: dict[str, str]
     source: Sequence[dict]
+    challenge: str | None = None
 
     def __len__(self) -> int:
         return len(self.source)

@@ -25,12 +25,11 @@ from pathlib import Path
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
 
+from oass_jax.data import sources
 from oass_jax.data.example import ExampleReader, Split, stack_examples
-from oass_jax.data.prepare import prepare
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError
 
 # Finished batches that wait for the training step, per process or worker.
 _BATCHES_AHEAD = 4
@@ -39,41 +38,24 @@ _EPOCHS = 1_000_000
 
 
 def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path | None) -> Split:
-    """Opens a split and prepares its data set where that has not been done.
+    """Opens a split of any data set; one of tfds is prepared where that has not been done.
 
     Args:
-      name: of the data set, such as 'voc/2012'; see `prepare.DATASETS`.
-      split: such as 'train_aug', or a tfds slice of it such as 'val[:100]'.
-      data_dir: see `prepare.prepare`.
-      manual_dir: see `prepare.prepare`.
+      name: of the data set, such as 'voc/2012'; see `sources.OPENERS`.
+      split: such as 'train_aug', or a slice of it such as 'val[:100]'.
+      data_dir: where prepared data sets live; None for the usual place.
+      manual_dir: folder with the files of the data set, or the archives to prepare it from; None
+        to download them, or to accept what is prepared already.
 
     Returns:
       The split.
 
     Raises:
-      UserError: unknown data set or split, and all that `prepare.prepare` raises.
+      UserError: unknown data set, and all that its opener raises; of tfds data sets that is
+        `prepare.open_split`.
     """
-    builder = prepare(name, data_dir=data_dir, manual_dir=manual_dir)
-    base = split.split("[")[0]
-    if base not in builder.info.splits:
-        raise UserError(
-            f"{name} in {builder.data_dir} has no split {base!r}: "
-            f"{nearest(base, builder.info.splits)}"
-        )
-    try:
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except ValueError as error:
-        raise UserError(
-            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
-        ) from error
-    return Split(
-        name=name,
-        version=str(builder.version),
-        split=split,
-        class_names=tuple(builder.CLASS_NAMES),
-        sources=builder.recorded_sources,
-        source=source,
-    )
+    opener = sources.find_opener(name)
+    return opener(name, split, data_dir=data_dir, manual_dir=manual_dir)
 
 
 def train_batches(

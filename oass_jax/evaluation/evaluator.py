@@ -81,6 +81,7 @@ class Evaluator:
             },
             result=result,
             competition=config.competition,
+            challenge=self.split.challenge,
             about={
                 "step": step,
                 "weights": config.weights,

@@ -26,11 +26,12 @@ def write_evaluation(
     scores: dict[str, np.ndarray],
     result: average_precision.MeanAveragePrecision,
     competition: str,
+    challenge: str | None,
     about: dict[str, Any],
 ) -> None:
     """Writes every file of an evaluation, `summary.json` last.
 
-    `summary.json`, `per_class.csv`, `predictions.csv`, `scores.npz`; of a VOC data set also
+    `summary.json`, `per_class.csv`, `predictions.csv`, `scores.npz`; for a challenge also
     `results/` and its archive `results.tgz`, see `evaluation.voc_server`.
 
     Args:
@@ -44,6 +45,7 @@ def write_evaluation(
       scores: weights/kind, such as `ema/base` -> `[N, C]` float32 logits, all there are.
       result: the average precisions of `prediction`.
       competition: `comp1` or `comp2`.
+      challenge: such as `VOC2012`, whose server takes the predictions; None where there is none.
       about: what else belongs in the summary: step, weights, logits, difficult.
     """
     target = evaluation_folder(folder, dataset, split)
@@ -65,9 +67,9 @@ def write_evaluation(
             for name, row in zip(filenames, probabilities, strict=True)
         ),
     )
-    if dataset.startswith("voc/"):
+    if challenge:
         files = voc_server.result_files(
-            dataset=dataset,
+            challenge=challenge,
             split=split,
             competition=competition,
             class_names=class_names,

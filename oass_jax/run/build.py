@@ -55,11 +55,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
-    """Opens a split, preparing the data set the first time.
+    """Opens a split, preparing its data set the first time where that has to be.
 
     Args:
       config: `data.data_dir` and `data.manual_dir` are read; '' stands for none.
-      dataset: name of a tfds builder.
+      dataset: name in `data.sources`.
       name: name of the split.
     """
     return pipeline.open_split(

@@ -12,7 +12,7 @@ LABEL = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0]], np.int8)
 LOGITS = np.array([[2.0, -1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 9.0, -2.0]], np.float32)
 
 
-def write(folder, *, dataset="voc/2012", split="val", label=LABEL):
+def write(folder, *, dataset="voc/2012", challenge="VOC2012", split="val", label=LABEL):
     score_files.write_evaluation(
         folder,
         dataset=dataset,
@@ -24,6 +24,7 @@ def write(folder, *, dataset="voc/2012", split="val", label=LABEL):
         scores={"student/base": LOGITS, "ema/base": -LOGITS},
         result=average_precision.mean_average_precision(LOGITS, label),
         competition="comp2",
+        challenge=challenge,
         about={"step": 7, "weights": "student"},
     )
     return score_files.evaluation_folder(folder, dataset, split)
@@ -93,14 +94,14 @@ def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
     assert again | {"step": 7, "weights": "student"} == summary
 
 
-def test_voc_gets_files_for_its_server_and_others_do_not(tmp_path):
+def test_a_challenge_gets_files_for_its_server_and_others_do_not(tmp_path):
     folder = write(tmp_path, split="test")
     path = "results/VOC2012/Main/comp2_cls_test_cat.txt"
     assert (folder / path).read_text() == "a 2.0\nb, 1.0\nç 0.0\n"
     with tarfile.open(folder / "results.tgz") as tar:
         assert tar.extractfile(path).read() == (folder / path).read_bytes()
         assert len(tar.getnames()) == 3
-    other = write(tmp_path, dataset="digit_scenes")
+    other = write(tmp_path, dataset="digit_scenes", challenge=None)
     assert {p.name for p in other.iterdir()} == {
         "summary.json",
         "per_class.csv",
@@ -120,5 +121,5 @@ def test_a_split_without_labels_is_told_in_one_line(tmp_path):
         "voc/2012 test, 3 images, step 7: there are no labels to score the predictions with; "
         f"{folder}/results.tgz is for the server"
     )
-    other = write(tmp_path, dataset="digit_scenes", label=np.zeros_like(LABEL))
+    other = write(tmp_path, dataset="digit_scenes", challenge=None, label=np.zeros_like(LABEL))
     assert score_files.result_table(tmp_path, "digit_scenes", "val").endswith(f"with; see {other}")
