@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.data import pipeline
 from oass_jax.data.progress import report_progress
 from oass_jax.data.segmentation_mask import Masks
 from oass_jax.errors import UserError
@@ -17,7 +18,7 @@ from oass_jax.model.network import Network
 from oass_jax.run import build
 from oass_jax.run.state import TrainState
 
-FIELDS = ("image", "size", "label", "mask", "index", "map_size")
+_FIELDS = (*pipeline.EVAL_FIELDS, "map_size")
 
 
 class CamEvaluator:
@@ -106,7 +107,7 @@ class CamEvaluator:
         variables = evaluator.weights_of(state)[self._config.eval.weights]
         batches = (
             build.to_device(
-                batch | {"map_size": self._masks.size[batch["index"]]}, FIELDS, self._mesh
+                batch | {"map_size": self._masks.size[batch["index"]]}, _FIELDS, self._mesh
             )
             for batch in evaluator.read_batches(self._config, self._split)
         )
