@@ -107,5 +107,7 @@ def test_a_finished_run_is_read_without_jax_or_the_training():
         ("oass_jax.evaluation.evaluate_run", ("oass_jax.training",)),
     ):
         code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
-        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
         assert done.stdout.strip() == "[]", (module, done.stderr)

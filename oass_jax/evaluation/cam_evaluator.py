@@ -9,6 +9,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.data import pipeline
 from oass_jax.data.progress import report_progress
 from oass_jax.data.segmentation_mask import Masks
 from oass_jax.errors import UserError
@@ -18,7 +19,7 @@ from oass_jax.run import build
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
-FIELDS = (*evaluator.FIELDS, "map_size")
+_FIELDS = (*pipeline.EVAL_FIELDS, "map_size")
 
 
 class CamEvaluator:
@@ -115,7 +116,7 @@ class CamEvaluator:
         variables = networks(model)[self._config.eval.weights]
         batches = (
             build.to_device(
-                batch | {"map_size": self._masks.size[batch["index"]]}, FIELDS, self._mesh
+                batch | {"map_size": self._masks.size[batch["index"]]}, _FIELDS, self._mesh
             )
             for batch in evaluator.read_batches(self._config, self._split)
         )

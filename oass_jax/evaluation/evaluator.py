@@ -18,7 +18,6 @@ from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.state import networks
 
-FIELDS = ("image", "size", "label", "mask", "index")
 # Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
 SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 
@@ -53,7 +52,7 @@ class Evaluator:
         config = self._config.eval
         predict_fn = functools.partial(self._predict_fn, networks(model))
         batches = read_batches(self._config, self.split)
-        on_device = (build.to_device(batch, FIELDS, self._mesh) for batch in batches)
+        on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
         predictions = predict.predict(predict_fn, on_device)
         chosen = {
             name: predict.choose(scores, config.logits)
@@ -124,12 +123,8 @@ def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str
     """This process's part of one pass over a split, batched as `config.eval` says."""
     return pipeline.eval_batches(
         split,
+        build.eval_read_options(config),
         batch_size=config.eval.batch_size,
-        canvas_px=config.eval.image_px,
-        max_boxes=config.data.max_boxes,
-        difficult=config.eval.difficult,
-        num_workers=config.data.num_workers,
-        num_threads=build.num_threads(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )

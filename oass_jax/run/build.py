@@ -1,5 +1,6 @@
 """The parts of a run, built from the config: mesh, data, network and first variables."""
 
+import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -57,11 +58,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
-    """Opens a split, preparing the data set the first time.
+    """Opens a split, preparing its data set the first time where that has to be.
 
     Args:
       config: `data.data_dir` and `data.manual_dir` are read; '' stands for none.
-      dataset: name of a tfds builder.
+      dataset: name in `data.sources`.
       name: name of the split.
     """
     return pipeline.open_split(
@@ -69,6 +70,36 @@ def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
         name,
         data_dir=config.data.data_dir or None,
         manual_dir=config.data.manual_dir or None,
+    )
+
+
+def read_options(config: ConfigDict) -> pipeline.ReadOptions:
+    """How training reads images.
+
+    Args:
+      config: `data` is read.
+    """
+    return pipeline.ReadOptions(
+        canvas_px=config.data.canvas_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.data.difficult,
+        num_workers=config.data.num_workers,
+        num_threads=num_threads(config),
+        cache=config.data.cache,
+    )
+
+
+def eval_read_options(config: ConfigDict) -> pipeline.ReadOptions:
+    """How evaluation reads images: as training does, but for canvas and difficult objects.
+
+    Args:
+      config: `data`, `eval.image_px` and `eval.difficult` are read.
+    """
+    return dataclasses.replace(
+        read_options(config),
+        canvas_px=config.eval.image_px,
+        difficult=config.eval.difficult,
+        cache=False,  # one pass reads every image once
     )
 
 

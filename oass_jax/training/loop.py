@@ -28,8 +28,6 @@ from oass_jax.training.build import (
 from oass_jax.training.metric_writer import Console, MetricWriter
 from oass_jax.training.monitor import Monitor, StoppedError, StopRequest
 
-FIELDS = ("image", "size", "label", "boxes", "box_label")  # of a batch, that the train step reads
-
 
 def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     """Trains from the last checkpoint in `folder`, or from the start, to the end.
@@ -204,12 +202,7 @@ def _restore_or_start(
 
 def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
     return pipeline.fingerprint(
-        split,
-        batch_size=config.batch_size,
-        seed=config.seed,
-        canvas_px=config.data.canvas_px,
-        max_boxes=config.data.max_boxes,
-        difficult=config.data.difficult,
+        split, build.read_options(config), batch_size=config.batch_size, seed=config.seed
     )
 
 
@@ -218,19 +211,14 @@ def _train_batches(
 ) -> Iterator[Batch]:
     batches = pipeline.train_batches(
         split,
+        build.read_options(config),
         batch_size=config.batch_size,
         seed=config.seed,
         start_step=start,
-        canvas_px=config.data.canvas_px,
-        max_boxes=config.data.max_boxes,
-        difficult=config.data.difficult,
-        num_workers=config.data.num_workers,
-        num_threads=build.num_threads(config),
-        cache=config.data.cache,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return (build.to_device(batch, FIELDS, mesh) for batch in batches)
+    return (build.to_device(batch, pipeline.TRAIN_FIELDS, mesh) for batch in batches)
 
 
 def _print_result(config: ConfigDict, folder: Workdir) -> None:

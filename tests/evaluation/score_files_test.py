@@ -92,7 +92,7 @@ def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
     assert again | about == summary
 
 
-def test_voc_gets_files_for_its_server_and_others_do_not(tmp_path):
+def test_a_challenge_gets_files_for_its_server_and_others_do_not(tmp_path):
     folder = write(tmp_path, split="test")
     path = "results/VOC2012/Main/comp2_cls_test_cat.txt"
     assert (folder / path).read_text() == "a 2.0\nb, 1.0\nç 0.0\n"

@@ -104,6 +104,6 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
         seen.append(counts.copy())
     assert seen[2][compilations] == seen[1][compilations] > 0
     more = {name: seen[2][name] - seen[1][name] for name in counts}
-    assert more["make_array_from_process_local_data"] == 6 * len(loop.FIELDS)
+    assert more["make_array_from_process_local_data"] == 6 * len(pipeline.TRAIN_FIELDS)
     assert more["device_get"] == 6
     assert more["device_put"] == 0
