@@ -36,6 +36,14 @@ def imports(path):
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
+def imported(module, unwanted):
+    """Which of the unwanted modules the import of a module brings along, as a list is printed."""
+    code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
 def part(path):
     """The folder of a file, or its own name at the top."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -93,9 +101,7 @@ def test_leaves_do_not_read_the_config():
 
 def test_the_command_line_is_read_without_jax():
     heavy = ("jax", "flax", "grain", "tensorflow_datasets")
-    code = f"import sys, oass_jax.main; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+    assert imported("oass_jax.main", heavy) == "[]"
 
 
 def test_a_finished_run_is_read_without_jax_or_the_training():
