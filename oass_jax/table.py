@@ -6,19 +6,19 @@ A folder of workdirs is searched two levels down. The tables say what is missing
 run shows the paper's figure alone.
 """
 
-import argparse
 import csv
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from oass_jax import config_file
-from oass_jax.command_line import fail
+from oass_jax import command_line, config_file
+from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
-from oass_jax.figures.runs import find, flatten, read_all
+from oass_jax.figures.runs import find, read_all
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -26,19 +26,11 @@ FLAGS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command.
-
-    Args:
-      argv: command line without the program, None for the process's own.
-    """
-    parser = _Parser(
-        prog="python -m oass_jax.table", description=__doc__.splitlines()[0], allow_abbrev=False
+@command_line.command
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    parser = command_line.Parser(
+        prog="python -m oass_jax.table", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
         "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="of a run, or a folder of such"
@@ -47,12 +39,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     for flag, (default, text) in FLAGS.items():
         parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
     args = parser.parse_args(argv)
-    try:
-        files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
-        if args.out is not None:
-            _write(args.out, files)
-    except UserError as error:
-        fail(str(error))
+    files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
+    if args.out is not None:
+        _write(args.out, files)
     print(files["tables.md"], end="")
 
 
@@ -122,4 +111,4 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oass_jax.config_file import flatten
 from oass_jax.errors import UserError, nearest
 
 # What changes no result. `eval.weights` and the like are told by the evaluation itself.
@@ -158,15 +159,6 @@ def _summary(path: Path) -> dict[str, Any]:
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError(f"{path.name} has something else where a number belongs")
     return value
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value of every field of a nested config."""
-    fields = {}
-    for name, value in config.items():
-        nested = isinstance(value, Mapping)
-        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return fields
 
 
 def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> dict[str, Any]:

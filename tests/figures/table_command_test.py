@@ -156,7 +156,7 @@ def test_columns_are_aligned_and_nothing_is_said_twice(tmp_path, write_run):
         ([], "required: WORKDIR"),
         (["{}/nowhere"], "is no folder"),
         (["{}/empty"], "holds no run"),
-        (["{}/runs", "--evaluation=x"], "unrecognized arguments: --evaluation=x"),
+        (["{}/runs", "--evaluation=x"], "--evaluation is not a flag: did you mean --eval?"),
         (["{}/runs", "--eval=voc-2012_vall"], "did you mean voc-2012_val?"),
         (["{}/runs", "--test=voc-2012_test"], "no finished run was evaluated on it"),
         (["{}/runs", "--out={}/runs/run/config.json"], "cannot write to --out="),
