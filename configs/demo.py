@@ -11,13 +11,13 @@ clone to the result with everything installed on the way; 96.3 mAP (one seed).
 from oass_jax import config_file
 
 
-def get_config(page="max"):
+def get_config(method="max"):
     """Returns the configuration of the demo.
 
     Args:
-      page: name of a config in this folder, whose method is trained.
+      method: name of a config in this folder, whose method is trained.
     """
-    config = config_file.load_method(page)
+    config = config_file.load_method(method)
     config.num_epochs = 12.0
     config.batch_size = 32
     config.log_every_steps = 50
