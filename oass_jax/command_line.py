@@ -11,6 +11,8 @@ from typing import Any, NoReturn
 
 from oass_jax.errors import UserError, nearest
 
+PREFIX = "--config."  # what a flag that sets a field of the config begins with
+
 
 def fail(message: str) -> NoReturn:
     """Prints an error in one line on stderr and exits with status 2."""

@@ -8,10 +8,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from oass_jax import default_config
+from oass_jax.command_line import PREFIX
 from oass_jax.config_file import flatten
+from oass_jax.data import sources
 from oass_jax.errors import UserError, nearest
 
-PREFIX = "--config."
+# The words a field accepts, where it does not accept all.
+CHOICES = default_config.CHOICES | dict.fromkeys(("data.dataset", "eval.dataset"), sources.OPENERS)
 
 
 def check_config(config: ConfigDict) -> None:
@@ -26,9 +29,8 @@ def check_config(config: ConfigDict) -> None:
     template = flatten(default_config.get_config().to_dict())
     fields = flatten(config.to_dict())
     for name, value in fields.items():
-        if name in default_config.CHOICES and value not in default_config.CHOICES[name]:
-            choices = default_config.CHOICES[name]
-            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), CHOICES[name])}")
         if isinstance(value, tuple):
             _check_length(name, value, len(template[name]))
         numbers = value if isinstance(value, tuple) else (value,)

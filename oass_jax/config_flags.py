@@ -13,7 +13,8 @@ from ml_collections import ConfigDict
 from ml_collections.config_flags import DEFINE_config_dict
 
 from oass_jax import config_file
-from oass_jax.config_check import PREFIX, check_config
+from oass_jax.command_line import PREFIX
+from oass_jax.config_check import check_config
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError, nearest
 

@@ -90,6 +90,8 @@ def main(argv: Sequence[str]) -> int:
     _keep_compiled_programs()
     import jax
 
+    from oass_jax.evaluation import evaluate_run
+    from oass_jax.run.workdir import Workdir
     from oass_jax.training import loop, monitor
 
     if args.distributed:
@@ -101,11 +103,11 @@ def main(argv: Sequence[str]) -> int:
             ) from error
     run = {
         "train": loop.train_and_evaluate,
-        "eval": loop.evaluate_checkpoint,
-        "cam": loop.evaluate_class_maps,
+        "eval": evaluate_run.evaluate_checkpoint,
+        "cam": evaluate_run.evaluate_class_maps,
     }[args.mode]
     try:
-        run(args.config, args.workdir)
+        run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
     except monitor.DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
