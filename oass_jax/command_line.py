@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
 
     def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
         """As argparse; remembers the flags."""
-        self._flags += [name for name in names if name.startswith("--")]
+        self._flags += [name for name in names if name.startswith("-")]
         return super().add_argument(*names, **kwargs)
 
     def parse_args(
@@ -67,7 +67,8 @@ class Parser(argparse.ArgumentParser):
         """
         for word in words:
             flag = word.partition("=")[0]
-            if flag.startswith("--") and flag not in self._flags:
+            is_flag = flag.startswith("--") or (flag.startswith("-") and flag[1:2].isalpha())
+            if is_flag and flag not in self._flags:
                 raise UserError(f"{flag} is not a flag: {nearest(flag, self._flags)}")
 
     def error(self, message: str) -> NoReturn:

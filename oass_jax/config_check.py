@@ -51,9 +51,9 @@ def _check_length(name: str, value: tuple, length: int) -> None:
 def _check_number(name: str, number: Any) -> None:
     if isinstance(number, bool) or not isinstance(number, int | float):
         return
-    least = default_config.MINIMUM.get(name, 0)
-    if not math.isfinite(number) or number < least:
-        raise UserError(f"{PREFIX}{name}={number}: must be finite and at least {least}")
+    minimum = default_config.MINIMUM.get(name, 0)
+    if not math.isfinite(number) or number < minimum:
+        raise UserError(f"{PREFIX}{name}={number}: must be finite and at least {minimum}")
 
 
 def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
@@ -64,22 +64,22 @@ def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
         if (value := fields[name]) % 32:
             near = max(32, round(value / 32) * 32)
             raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
-    most = config.augment.image_px // 32
-    if config.teacher.mode != "none" and config.keypoint.margin_cells > most:
+    maximum = config.augment.image_px // 32
+    if config.teacher.mode != "none" and config.keypoint.margin_cells > maximum:
         raise UserError(
             f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
-            f"at: at most {most} fit into {config.augment.image_px} px"
+            f"at: at most {maximum} fit into {config.augment.image_px} px"
         )
     if config.keypoint.window_cells % 2 == 0:
         raise UserError(
             f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no cell in the "
             "middle: choose an odd number"
         )
-    kinds = {"csi": config.model.csi, "graph": config.model.graph, "regions": config.regions.count}
-    there = ["base", *(kind for kind, used in kinds.items() if used)]
-    if config.eval.logits in kinds and config.eval.logits not in there:
+    heads = {"csi": config.model.csi, "graph": config.model.graph, "regions": config.regions.count}
+    present = ["base", *(head for head, used in heads.items() if used)]
+    if config.eval.logits in heads and config.eval.logits not in present:
         raise UserError(
-            f"{PREFIX}eval.logits={config.eval.logits}: this config has {' and '.join(there)} only"
+            f"{PREFIX}eval.logits={config.eval.logits}: this config has {' and '.join(present)} only"
         )
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")

@@ -138,8 +138,9 @@ def _check_name(word: str, fields: Mapping[str, Any]) -> None:
         return
     flag = word.partition("=")[0]
     name = flag.partition(".")[2]
-    sections = {field.rpartition(".")[0] for field in fields}
-    if name not in fields and name not in sections:
+    if any(field.startswith(f"{name}.") for field in fields):
+        raise UserError(f"{flag} is not a field but has some: set {flag}.FIELD=VALUE")
+    if name not in fields:
         raise UserError(f"{flag} is not a field: {nearest(name, fields)}")
 
 
