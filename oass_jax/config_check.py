@@ -76,10 +76,10 @@ def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
             "middle: choose an odd number"
         )
     heads = {"csi": config.model.csi, "graph": config.model.graph, "regions": config.regions.count}
-    present = ["base", *(head for head, used in heads.items() if used)]
-    if config.eval.logits in heads and config.eval.logits not in present:
+    known = ["base", *(head for head, used in heads.items() if used)]
+    if config.eval.logits in heads and config.eval.logits not in known:
         raise UserError(
-            f"{PREFIX}eval.logits={config.eval.logits}: this config has {' and '.join(present)} only"
+            f"{PREFIX}eval.logits={config.eval.logits}: this config has {' and '.join(known)} only"
         )
     if config.eval.weights == "ema" and config.teacher.mode != "ema":
         raise UserError(f"{PREFIX}eval.weights=ema needs {PREFIX}teacher.mode=ema")
