@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import absl.flags
 import absl.logging
 
 from oass_jax import command_line, config_file, config_flags, default_config
@@ -83,6 +84,7 @@ def _list_configs() -> str:
 def main(argv: Sequence[str]) -> int:
     """The command. Imports the loop late, so that errors and worker processes do without jax."""
     args = parse(argv)
+    absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
     # The libraries warn of what is done on purpose.
     absl.logging.use_absl_handler()
     absl.logging.set_verbosity(absl.logging.ERROR)
