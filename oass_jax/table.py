@@ -14,11 +14,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from oass_jax import config_file
 from oass_jax.command_line import fail
 from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
-from oass_jax.figures.runs import find, flatten, read_all
+from oass_jax.figures.runs import find, read_all
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -89,18 +88,11 @@ def create_files(
         for of_paper in paper.TABLES
         for name in [chosen["--test" if of_paper.number == 2 else "--eval"]]
     ]
-    # Elsewhere, as in the demo, nothing is meant to be as on the pages.
-    if chosen["--eval"] == paper.TABLES[0].evaluation:
-        notes += table.unlike_their_pages(groups[chosen["--eval"]], _pages())
     notes += table.in_no_table(runs, chosen.values())
-    # Both evaluations may have told the same.
-    files = {"tables.md": markdown.markdown(tables, dict.fromkeys(notes))}
+    # Both evaluations may have given the same note.
+    files = {"tables.md": markdown.render(tables, dict.fromkeys(notes))}
     files |= {f"table{one.paper.number}.csv": _csv(markdown.table_rows(one)) for one in tables}
     return files | {"runs.csv": _csv(markdown.run_rows(runs, groups))}
-
-
-def _pages() -> dict[str, dict[str, Any]]:
-    return {name: flatten(config_file.load(name).to_dict()) for name in paper.ROWS}
 
 
 def _csv(rows: list[list[Any]]) -> str:
