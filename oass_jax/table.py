@@ -47,12 +47,34 @@ def main(argv: Sequence[str] | None = None) -> None:
         parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
     args = parser.parse_args(argv)
     try:
-        files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
-        if args.out is not None:
-            _write(args.out, files)
+        text = write_tables(args.workdirs, args.out, evaluation=args.eval, test=args.test)
     except UserError as error:
         fail(str(error))
-    print(files["tables.md"], end="")
+    print(text, end="")
+
+
+def write_tables(
+    places: Sequence[Path],
+    out: Path | None,
+    *,
+    evaluation: str | None = None,
+    test: str | None = None,
+) -> str:
+    """Makes the tables, writes them to the folder `out` if there is one, and returns the Markdown.
+
+    Args:
+      places: workdirs, or folders of them.
+      out: None to write nothing.
+      evaluation: see `create_files`.
+      test: see `create_files`.
+
+    Raises:
+      UserError: as `create_files`; or `out` cannot be written to.
+    """
+    files = create_files(places, evaluation=evaluation, test=test)
+    if out is not None:
+        _write(out, files)
+    return files["tables.md"]
 
 
 def create_files(

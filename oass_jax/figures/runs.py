@@ -54,12 +54,14 @@ class Run:
       folder: the workdir.
       fields: `a.b` -> value of its config.
       ended: when its last start ended by itself; None where it has not.
+      command: of its last start.
       evaluations: `DATASET_SPLIT` -> its `summary.json`.
     """
 
     folder: Path
     fields: dict[str, Any]
     ended: datetime.datetime | None
+    command: str
     evaluations: dict[str, dict[str, Any]]
 
     @property
@@ -135,11 +137,13 @@ def _read(folder: Path) -> Run:
     fields = flatten(_load(folder / "config.json"))
     env = folder / "env.json"
     starts = _load(env)["starts"][-1:] if env.exists() else []
-    ended = next((start["end"] for start in starts), None)
+    last = starts[0] if starts else {}
+    ended = last.get("end")
     return Run(
         folder=folder,
         fields=fields | {"seed": int(fields["seed"])},
         ended=datetime.datetime.fromisoformat(ended).astimezone() if ended else None,
+        command=last.get("command", ""),
         evaluations={
             path.parent.name: _summary(path) for path in sorted(folder.glob("eval/*/summary.json"))
         },
