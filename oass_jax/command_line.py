@@ -41,13 +41,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are a `UserError`, and name the flag that was meant."""
 
     def __init__(self, **kwargs: Any):
-        self._flags: list[str] = []
         super().__init__(allow_abbrev=False, **kwargs)
-
-    def add_argument(self, *names: str, **kwargs: Any) -> argparse.Action:
-        """As argparse; remembers the flags."""
-        self._flags += [name for name in names if name.startswith("-")]
-        return super().add_argument(*names, **kwargs)
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -65,11 +59,12 @@ class Parser(argparse.ArgumentParser):
         Raises:
           UserError: names the flag that is most like it.
         """
+        known = [flag for action in self._actions for flag in action.option_strings]
         for word in words:
             flag = word.partition("=")[0]
             is_flag = flag.startswith("--") or (flag.startswith("-") and flag[1:2].isalpha())
-            if is_flag and flag not in self._flags:
-                raise UserError(f"{flag} is not a flag: {nearest(flag, self._flags)}")
+            if is_flag and flag not in known:
+                raise UserError(f"{flag} is not a flag: {nearest(flag, known)}")
 
     def error(self, message: str) -> NoReturn:
         """Reports what argparse found."""

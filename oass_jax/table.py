@@ -14,8 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from oass_jax import command_line, config_file
-from oass_jax.config_file import flatten
+from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
@@ -39,10 +38,32 @@ def main(argv: Sequence[str]) -> None:
     for flag, (default, text) in FLAGS.items():
         parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
     args = parser.parse_args(argv)
-    files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
-    if args.out is not None:
-        _write(args.out, files)
-    print(files["tables.md"], end="")
+    text = write_tables(args.workdirs, args.out, evaluation=args.eval, test=args.test)
+    print(text, end="")
+
+
+def write_tables(
+    places: Sequence[Path],
+    out: Path | None,
+    *,
+    evaluation: str | None = None,
+    test: str | None = None,
+) -> str:
+    """Makes the tables, writes them to the folder `out` if there is one, and returns the Markdown.
+
+    Args:
+      places: workdirs, or folders of them.
+      out: None to write nothing.
+      evaluation: see `create_files`.
+      test: see `create_files`.
+
+    Raises:
+      UserError: as `create_files`; or `out` cannot be written to.
+    """
+    files = create_files(places, evaluation=evaluation, test=test)
+    if out is not None:
+        _write(out, files)
+    return files["tables.md"]
 
 
 def create_files(
@@ -78,18 +99,11 @@ def create_files(
         for of_paper in paper.TABLES
         for name in [chosen["--test" if of_paper.number == 2 else "--eval"]]
     ]
-    # Elsewhere, as in the demo, nothing is meant to be as on the pages.
-    if chosen["--eval"] == paper.TABLES[0].evaluation:
-        notes += table.unlike_their_pages(groups[chosen["--eval"]], _pages())
     notes += table.in_no_table(runs, chosen.values())
-    # Both evaluations may have told the same.
-    files = {"tables.md": markdown.markdown(tables, dict.fromkeys(notes))}
+    # Both evaluations may have given the same note.
+    files = {"tables.md": markdown.render(tables, dict.fromkeys(notes))}
     files |= {f"table{one.paper.number}.csv": _csv(markdown.table_rows(one)) for one in tables}
     return files | {"runs.csv": _csv(markdown.run_rows(runs, groups))}
-
-
-def _pages() -> dict[str, dict[str, Any]]:
-    return {name: flatten(config_file.load(name).to_dict()) for name in paper.ROWS}
 
 
 def _csv(rows: list[list[Any]]) -> str:

@@ -93,6 +93,7 @@ def test_an_error_names_the_word_and_what_is_right(words, message):
         ("oass_jax", ["tabel"], "tabel is not a command: did you mean table?"),
         ("oass_jax", ["table", "--outt=x"], "--outt is not a flag: did you mean --out?"),
         ("oass_jax", ["prepare"], "required: --dataset"),
+        ("oass_jax", ["sweep", "runs", "--config=max"], "did you mean --configs?"),
         ("oass_jax.prepare", ["--datset=voc/2012"], "did you mean --dataset?"),
     ],
 )

@@ -99,6 +99,8 @@ def test_leaves_do_not_read_the_config():
         ["main", "--workdir=w", "--mode=eval"],
         ["prepare", "--help"],
         ["prepare", "--datset=voc/2012"],
+        ["sweep", "--help"],
+        ["sweep", "runs", "--configs", "maxx"],
         ["table", "--help"],
         ["--help"],
     ],

@@ -28,6 +28,7 @@ case "$1 ${2:-}" in
     ln -sf "$STAND_IN"/{python,pip} "$3/bin" ;;
   "-m pip" | "-m ruff" | "-m pytest") ;;
   "-m oass_jax.main") "$REAL_PYTHON" -c "$MAIN" "${@:3}" ;;
+  "-m oass_jax.sweep") "$REAL_PYTHON" -c "$SWEEP" "${@:3}" ;;
   "-m oass_jax.prepare" | "-m oass_jax.table") "$REAL_PYTHON" "$@" ;;
   *) echo "tests/readme_test.py has no way to run: python $*" >&2; exit 64 ;;
 esac
@@ -55,6 +56,15 @@ if args.mode == "train":
     (args.workdir / "config.json").write_text(json.dumps(args.config.to_dict()))
 """
 
+# Its runs are those of MAIN, which never finish, so that there is nothing to make tables of.
+SWEEP = """
+import os, sys
+from oass_jax import sweep
+sweep.PROGRAM = ("-c", os.environ["MAIN"])
+sweep._print_tables = lambda *_: True
+sys.exit(sweep.main([*sys.argv[1:], "--seeds", "0"]))
+"""
+
 
 def blocks(text):
     """The code blocks, with lines that end in a backslash joined."""
@@ -80,7 +90,7 @@ def typed(command):
 
 @pytest.fixture
 def checkout(tmp_path, voc_files, write_tar):
-    """A copy of the checkout, with archives in the README's DIR."""
+    """A copy of the checkout, with a config and archives where the README says `path/to`, `DIR`."""
     folder = tmp_path / "checkout"
     ignore = shutil.ignore_patterns("__pycache__")
     for name in ("oass_jax", "configs", "launch"):
@@ -88,6 +98,9 @@ def checkout(tmp_path, voc_files, write_tar):
     for name in ("requirements.txt", "tests/requirements.txt"):
         (folder / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
+    own = folder / "path" / "to" / "own.py"
+    own.parent.mkdir(parents=True)
+    own.write_text((ROOT / "configs" / "cmax_csi.py").read_text())
     (folder / "DIR").mkdir()
     write_tar(folder / "DIR" / "voc.tar", voc_files())
     return folder
@@ -111,8 +124,7 @@ def env(tmp_path):
         "STAND_IN": str(stand_in),
         "REAL_PYTHON": sys.executable,
         "MAIN": MAIN,
-        "ROWS": "max",
-        "SEEDS": "0",
+        "SWEEP": SWEEP,
     }
 
 
