@@ -12,7 +12,7 @@ PACKAGE = ROOT / "oass_jax"
 LAYERS = {
     "errors": 0,
     "default_config": 1,
-    "config_file": 1,
+    "config_file": 2,
     "data": 2,
     "image": 2,
     "method": 3,
@@ -77,7 +77,7 @@ def test_nothing_needs_tensorflow_or_torch_and_data_no_jax(path):
 
 def test_configs_need_the_defaults_only():
     for path in (ROOT / "configs").glob("*.py"):
-        allowed = {"ml_collections", "json", "oass_jax.default_config", "oass_jax.config_file"}
+        allowed = {"ml_collections", "oass_jax.default_config", "oass_jax.config_file"}
         for module in imports(path):
             assert {module, module.split(".")[0]} & allowed, f"{path}: {module}"
 
@@ -99,9 +99,30 @@ def test_leaves_do_not_read_the_config():
     }
 
 
-def test_the_command_line_is_read_without_jax():
-    heavy = ("jax", "flax", "grain", "tensorflow_datasets")
-    assert imported("oass_jax.main", heavy) == "[]"
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["main", "--help"],
+        ["main", "--config=max", "--workdir=w", "--config.batchsize=3"],
+        ["main", "--workdir=w", "--mode=eval"],
+        ["prepare", "--help"],
+        ["prepare", "--datset=voc/2012"],
+        ["sweep", "--help"],
+        ["sweep", "runs", "--configs", "maxx"],
+        ["table", "--help"],
+        ["--help"],
+    ],
+)
+def test_help_and_errors_answer_before_anything_heavy_is_imported(words):
+    heavy = ("jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "scipy")
+    code = (
+        "import sys\nfrom oass_jax import __main__\n"
+        "try:\n    __main__.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_a_finished_run_is_read_without_jax_or_the_training():
