@@ -103,17 +103,18 @@ def _steps(steps: dict[int, harness.Step], law: str, title: str, xlabel: str) ->
 def evaluation(options: argparse.Namespace, at: list) -> Curve:
     """One pass over made-up images with one network's weights, and the metrics."""
     from oass_jax import config_file
+    from oass_jax.data import pipeline
     from oass_jax.evaluation import average_precision, evaluator, predict
     from oass_jax.run import build
 
     config = config_file.load("max")
     config.model.encoder, config.model.dtype = options.encoder, options.dtype
     config.eval.batch_size = options.batch_size
-    mesh = build.create_mesh(config)
+    mesh = build.create_mesh()
     network = build.create_network(config, harness.NUM_CLASSES)
     weights = {"student": build.init_variables(network, 0)}
     first = _eval_batch(options.batch_size, options.image_px, start=0, count=options.batch_size)
-    first = build.to_device(first, evaluator.FIELDS, mesh)
+    first = build.to_device(first, pipeline.EVAL_FIELDS, mesh)
     predict_fn = evaluator.create_predict_fn(config, network, mesh).lower(weights, first).compile()
 
     def run(count: int) -> float:
@@ -121,7 +122,7 @@ def evaluation(options: argparse.Namespace, at: list) -> Curve:
         batches = (
             build.to_device(
                 _eval_batch(options.batch_size, options.image_px, start=start, count=count),
-                evaluator.FIELDS,
+                pipeline.EVAL_FIELDS,
                 mesh,
             )
             for start in range(0, count, options.batch_size)

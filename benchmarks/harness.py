@@ -146,7 +146,7 @@ class Step:
         from oass_jax.training import build as training_build
 
         self.config = config = config_of(page, options, **fields)
-        mesh = build.create_mesh(config)
+        mesh = build.create_mesh()
         network = build.create_network(config, num_classes)
         self.encoder = network.encoder
         schedule = training_build.create_schedule(config, 10_000)

@@ -145,13 +145,7 @@ def routes(split: Any, options: Namespace) -> dict[str, Route]:
     order = np.concatenate([batch["index"] for batch in timed]).tolist()
     batches.close()
     files = [split.source[index]["image"] for index in order]
-    reader = ExampleReader(
-        split,
-        fit_px=options.canvas_px,
-        max_boxes=_data_config().max_boxes,
-        difficult=_data_config().difficult,
-        cache=False,
-    )
+    reader = ExampleReader(split, _read_options(options, threads=0, cache=False))
     threaded = {
         f"batches, threads: {threads}": functools.partial(
             _time_fresh, split, options, threads=threads
@@ -294,10 +288,19 @@ def _repeated(split: Any, length: int) -> Any:
     return dataclasses.replace(split, source=Repeated(split.source, length))
 
 
-def _data_config() -> Any:
+def _read_options(options: Namespace, *, threads: int, cache: bool) -> Any:
     from oass_jax import default_config
+    from oass_jax.data import pipeline
 
-    return default_config.get_config().data
+    data = default_config.get_config().data
+    return pipeline.ReadOptions(
+        canvas_px=options.canvas_px,
+        max_boxes=data.max_boxes,
+        difficult=data.difficult,
+        num_workers=0,
+        num_threads=threads,
+        cache=cache,
+    )
 
 
 def _batches(
@@ -307,15 +310,10 @@ def _batches(
 
     return pipeline.train_batches(
         split,
+        _read_options(options, threads=threads, cache=cache),
         batch_size=options.batch_size,
         seed=0,
         start_step=0,
-        canvas_px=options.canvas_px,
-        max_boxes=_data_config().max_boxes,
-        difficult=_data_config().difficult,
-        num_workers=0,
-        num_threads=threads,
-        cache=cache,
         process_index=0,
         process_count=1,
     )

@@ -9,6 +9,7 @@ over pairs, it counts the loop's inputs and outputs alone. Divided by the device
 the least time that the program could take.
 """
 
+import functools
 import os
 import re
 from pathlib import Path
@@ -103,12 +104,15 @@ def compile_step(config: Any, mesh: Any) -> Any:
     import jax
 
     from oass_jax.run import build
+    from oass_jax.run.state import create_state
     from oass_jax.training import build as training_build
 
     network = build.create_network(config, harness.NUM_CLASSES)
     schedule = training_build.create_schedule(config, 10_000)
     tx, _ = training_build.create_optimizer(config, schedule)
-    state = build.abstract_state(network, tx, config.teacher.mode, mesh)
+    create = functools.partial(create_state, tx=tx, teacher=config.teacher.mode)
+    rng = jax.random.PRNGKey(0)
+    state = build.abstract(lambda: create(build.init_variables(network, 0), rng=rng), mesh)
     label = harness.label_with(0, config.batch_size)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=build.batch_sharding(mesh)),

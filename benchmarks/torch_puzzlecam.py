@@ -234,9 +234,10 @@ class Programs:
         from oass_jax.run import state
         from oass_jax.training import build as training_build
         from oass_jax.training import step
+        from oass_jax.training.method import Views
 
         num, px = self._images.shape[:2]
-        views = step.Views(
+        views = Views(
             self._images,
             self._label,
             window=np.broadcast_to([0, px], (num, 2, 2)),

@@ -15,10 +15,13 @@ from absl import app, flags
 from ml_collections import ConfigDict
 
 from oass_jax import config_file, default_config
+from oass_jax.data import sources
 from oass_jax.errors import UserError, nearest
 from oass_jax.figures.runs import flatten
 
 PREFIX = "--config."
+# The words a field accepts, where it does not accept all.
+CHOICES = default_config.CHOICES | dict.fromkeys(("data.dataset", "eval.dataset"), sources.OPENERS)
 
 
 def run(main: Callable[[], None]) -> None:
@@ -61,9 +64,8 @@ def check_config(config: ConfigDict) -> None:
     template = flatten(default_config.get_config().to_dict())
     fields = flatten(config.to_dict())
     for name, value in fields.items():
-        if name in default_config.CHOICES and value not in default_config.CHOICES[name]:
-            choices = default_config.CHOICES[name]
-            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
+        if name in CHOICES and value not in CHOICES[name]:
+            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), CHOICES[name])}")
         if isinstance(value, tuple):
             _check_length(name, value, len(template[name]))
         numbers = value if isinstance(value, tuple) else (value,)

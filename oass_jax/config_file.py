@@ -1,7 +1,7 @@
 """Where the configs are: `configs/` of a checkout, `oass_jax/configs` of an installed package."""
 
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,15 @@ def load(name: str) -> ConfigDict:
         raise UserError(f"{stem} is not a config: {nearest(stem, known)}")
     get_config = _get_config(path)
     return get_config(argument) if argument else get_config()
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`a.b` -> value of every field of a nested config."""
+    fields = {}
+    for name, value in config.items():
+        nested = isinstance(value, Mapping)
+        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
+    return fields
 
 
 def _get_config(path: Path) -> Callable[..., Any]:

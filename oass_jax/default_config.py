@@ -6,9 +6,9 @@ The numbers are those of the paper where it gives them; what it leaves open is m
 
 import ml_collections
 
-# The words a field accepts, where it does not accept all.
+# The words a field accepts, where it does not accept all. Names of data sets are not here: they
+# are those of `oass_jax/data/sources`.
 CHOICES = {
-    "data.dataset": ("voc/2012", "voc/2007", "digit_scenes"),
     "data.difficult": ("positive", "ignore", "negative"),
     "model.encoder": ("resnet50", "resnet101", "resnet_tiny"),
     "model.dtype": ("float32", "bfloat16"),
@@ -17,7 +17,6 @@ CHOICES = {
     "teacher.mode": ("none", "siamese", "ema"),
     "loss.re_reduction": ("masked", "mean"),
     "loss.pcl_classes": ("own", "all"),
-    "eval.dataset": ("voc/2012", "voc/2007", "digit_scenes"),
     "eval.difficult": ("positive", "ignore", "negative"),
     "eval.weights": ("student", "ema"),
     "eval.checkpoint": ("last", "best"),
@@ -74,7 +73,7 @@ def get_config() -> ml_collections.ConfigDict:
 def _add_input(config: ml_collections.ConfigDict) -> None:
     """What comes in, and how it is placed on the canvas of the network."""
     data = config.data = ml_collections.ConfigDict()
-    data.dataset = "voc/2012"  # name of a tfds builder: voc/2012, voc/2007, digit_scenes
+    data.dataset = "voc/2012"  # a name in oass_jax/data/sources/__init__.py
     data.split = "train_aug"  # 10,582 images: segmentation train and SBD, without val
     data.data_dir = ""  # where prepared data lies; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     data.manual_dir = ""  # folder of the tars, if they are not to be downloaded

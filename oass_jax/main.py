@@ -36,6 +36,8 @@ def main() -> None:
     _keep_compiled_programs()
     import jax
 
+    from oass_jax.evaluation import evaluate_run
+    from oass_jax.run.workdir import Workdir
     from oass_jax.training import loop, monitor
 
     if FLAGS.distributed:
@@ -47,11 +49,11 @@ def main() -> None:
             ) from error
     run = {
         "train": loop.train_and_evaluate,
-        "eval": loop.evaluate_checkpoint,
-        "cam": loop.evaluate_class_maps,
+        "eval": evaluate_run.evaluate_checkpoint,
+        "cam": evaluate_run.evaluate_class_maps,
     }[FLAGS.mode]
     try:
-        run(FLAGS.config, Path(FLAGS.workdir))
+        run(FLAGS.config, Workdir(Path(FLAGS.workdir), writes=jax.process_index() == 0))
     except monitor.DivergedError as error:
         sys.exit(f"error: {error}")
     except monitor.StoppedError as error:

@@ -74,7 +74,7 @@ def test_configs_need_the_defaults_only():
             assert {module, module.split(".")[0]} & allowed, f"{path}: {module}"
 
 
-def test_only_build_loop_and_evaluators_read_the_config():
+def test_leaves_do_not_read_the_config():
     readers = {
         str(p.relative_to(PACKAGE))
         for p in FILES
@@ -82,8 +82,10 @@ def test_only_build_loop_and_evaluators_read_the_config():
     }
     assert readers == {
         "evaluation/cam_evaluator.py",
+        "evaluation/evaluate_run.py",
         "evaluation/evaluator.py",
         "run/build.py",
+        "run/restore.py",
         "training/build.py",
         "training/loop.py",
     }
@@ -94,3 +96,18 @@ def test_the_command_line_is_read_without_jax():
     code = f"import sys, oass_jax.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stderr
+
+
+def test_a_finished_run_is_read_without_jax_or_the_training():
+    """The reports of a run need its folder alone; predictions need nothing of `training`."""
+    for module, unwanted in (
+        ("oass_jax.run.workdir", ("jax", "flax", "orbax")),
+        ("oass_jax.figures.runs", ("jax", "flax", "orbax")),
+        ("oass_jax.run.restore", ("oass_jax.training", "oass_jax.evaluation")),
+        ("oass_jax.evaluation.evaluate_run", ("oass_jax.training",)),
+    ):
+        code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == "[]", (module, done.stderr)

@@ -13,6 +13,42 @@ _LABEL_OF_DIFFICULT = {"positive": 1, "ignore": -1, "negative": 0}
 
 
 @dataclasses.dataclass(frozen=True)
+class ReadOptions:
+    """How images become arrays, whatever the split and the batch are.
+
+    Attributes:
+      canvas_px: side of the square canvas; larger images are shrunk to fit.
+      max_boxes: slots for boxes.
+      difficult: 'positive', 'ignore' or 'negative', what a class becomes whose objects in the
+        image are all difficult.
+      num_workers: worker processes; 0 to read in this process.
+      num_threads: reading threads, of each worker if there are any; 0 reads in the calling one.
+      cache: keep every decoded image in memory; without workers only.
+
+    Raises:
+      UserError: unknown rule for difficult objects, or a cache with workers.
+    """
+
+    canvas_px: int
+    max_boxes: int
+    difficult: str
+    num_workers: int
+    num_threads: int
+    cache: bool
+
+    def __post_init__(self):
+        if self.difficult not in _LABEL_OF_DIFFICULT:
+            raise UserError(
+                f"unknown rule for difficult objects {self.difficult!r}: "
+                f"there are {', '.join(_LABEL_OF_DIFFICULT)}"
+            )
+        if self.cache and self.num_workers:
+            raise UserError(
+                "data.cache needs data.num_workers=0: workers do not share their memory"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
 class Split:
     """An opened split.
 
@@ -22,7 +58,10 @@ class Split:
       split: such as 'train_aug'; a slice such as 'val[:100]' works too.
       class_names: in the order of the labels.
       sources: file name -> fingerprint of what the data set was prepared from.
-      source: random access to the examples as stored, images undecoded.
+      source: random access to the records, each a dictionary of the features of
+        `scene_builder.SceneBuilder`; image, file name and mask are bytes.
+      challenge: such as 'VOC2012', if its server takes result files as `evaluation.voc_server`
+        writes them.
     """
 
     name: str
@@ -31,6 +70,7 @@ class Split:
     class_names: tuple[str, ...]
     sources: dict[str, str]
     source: Sequence[dict]
+    challenge: str | None = None
 
     def __len__(self) -> int:
         return len(self.source)
@@ -64,27 +104,16 @@ class ExampleReader:
 
     Args:
       split: where from.
-      fit_px: larger images are shrunk to this long side.
-      max_boxes: slots for boxes.
-      difficult: 'positive', 'ignore' or 'negative', what a class becomes whose objects in the
-        image are all difficult.
-      cache: keep every example that was read.
+      options: all but the workers and threads is read.
 
     Raises:
-      UserError: unknown rule; when called, a damaged image or more objects than slots.
+      UserError: when called, a damaged image or more objects than slots.
     """
 
-    def __init__(self, split: Split, *, fit_px: int, max_boxes: int, difficult: str, cache: bool):
-        if difficult not in _LABEL_OF_DIFFICULT:
-            raise UserError(
-                f"unknown rule for difficult objects {difficult!r}: "
-                f"there are {', '.join(_LABEL_OF_DIFFICULT)}"
-            )
+    def __init__(self, split: Split, options: ReadOptions):
         self._split = split
-        self._fit_px = fit_px
-        self._max_boxes = max_boxes
-        self._label_of_difficult = _LABEL_OF_DIFFICULT[difficult]
-        self._cached: dict[int, dict] | None = {} if cache else None
+        self._options = options
+        self._cached: dict[int, dict] | None = {} if options.cache else None
 
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """The arrays of a record; those of the module `pipeline` without the leading axis."""
@@ -100,12 +129,13 @@ class ExampleReader:
         record = self._split.source[index]
         where = f"{record['image/filename'].decode()} of {self._split.name} {self._split.split}"
         objects = record["objects"]
-        if len(objects["label"]) > self._max_boxes:
+        max_boxes = self._options.max_boxes
+        if len(objects["label"]) > max_boxes:
             raise UserError(
                 f"{where} has {len(objects['label'])} objects: set data.max_boxes to that or more, "
-                f"it is {self._max_boxes}"
+                f"it is {max_boxes}"
             )
-        image = decode_rgb(record["image"], name=where, fit_px=self._fit_px)
+        image = decode_rgb(record["image"], name=where, fit_px=self._options.canvas_px)
         return self._example(
             image, objects["bbox"], objects["label"], objects["is_difficult"], index=index
         )
@@ -115,12 +145,12 @@ class ExampleReader:
     ) -> dict[str, np.ndarray]:
         num = len(labels)
         label = np.zeros([len(self._split.class_names)], np.int8)
-        slots = np.zeros([self._max_boxes, 4], np.float32)
-        slot_label = np.full([self._max_boxes], -1, np.int32)
+        slots = np.zeros([self._options.max_boxes, 4], np.float32)
+        slot_label = np.full([self._options.max_boxes], -1, np.int32)
         if num:
             labels, difficult = np.asarray(labels), np.asarray(difficult)
             # In this order, so that one object that is not difficult decides.
-            label[labels[difficult]] = self._label_of_difficult
+            label[labels[difficult]] = _LABEL_OF_DIFFICULT[self._options.difficult]
             label[labels[~difficult]] = 1
             slots[:num] = boxes
             slot_label[:num] = labels

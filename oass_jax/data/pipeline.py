@@ -20,17 +20,20 @@ of `multiprocessing` with spawned processes (`if __name__ == '__main__':`).
 import functools
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import grain
 import numpy as np
-import tensorflow_datasets as tfds
 from absl import flags
 
-from oass_jax.data.example import ExampleReader, Split, stack_examples
-from oass_jax.data.prepare import prepare
-from oass_jax.errors import UserError, nearest
+from oass_jax.data import sources
+from oass_jax.data.example import ExampleReader, ReadOptions, Split, stack_examples
+from oass_jax.errors import UserError
+
+# Of a batch, what the training step reads, and what evaluation does.
+TRAIN_FIELDS = ("image", "size", "label", "boxes", "box_label")
+EVAL_FIELDS = ("image", "size", "label", "mask", "index")
 
 # Finished batches that wait for the training step, per process or worker.
 _BATCHES_AHEAD = 4
@@ -39,55 +42,33 @@ _EPOCHS = 1_000_000
 
 
 def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path | None) -> Split:
-    """Opens a split and prepares its data set where that has not been done.
+    """Opens a split of any data set; one of tfds is prepared where that has not been done.
 
     Args:
-      name: of the data set, such as 'voc/2012'; see `prepare.DATASETS`.
-      split: such as 'train_aug', or a tfds slice of it such as 'val[:100]'.
-      data_dir: see `prepare.prepare`.
-      manual_dir: see `prepare.prepare`.
+      name: of the data set, such as 'voc/2012'; see `sources.OPENERS`.
+      split: such as 'train_aug', or a slice of it such as 'val[:100]'.
+      data_dir: where prepared data sets live; None for the usual place.
+      manual_dir: folder with the files of the data set, or the archives to prepare it from; None
+        to download them, or to accept what is prepared already.
 
     Returns:
       The split.
 
     Raises:
-      UserError: unknown data set or split, and all that `prepare.prepare` raises.
+      UserError: unknown data set, and all that its opener raises; of tfds data sets that is
+        `prepare.open_split`.
     """
-    builder = prepare(name, data_dir=data_dir, manual_dir=manual_dir)
-    base = split.split("[")[0]
-    if base not in builder.info.splits:
-        raise UserError(
-            f"{name} in {builder.data_dir} has no split {base!r}: "
-            f"{nearest(base, builder.info.splits)}"
-        )
-    try:
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except ValueError as error:
-        raise UserError(
-            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
-        ) from error
-    return Split(
-        name=name,
-        version=str(builder.version),
-        split=split,
-        class_names=tuple(builder.CLASS_NAMES),
-        sources=builder.recorded_sources,
-        source=source,
-    )
+    opener = sources.find_opener(name)
+    return opener(name, split, data_dir=data_dir, manual_dir=manual_dir)
 
 
 def train_batches(
     split: Split,
+    options: ReadOptions,
     *,
     batch_size: int,
     seed: int,
     start_step: int,
-    canvas_px: int,
-    max_boxes: int,
-    difficult: str,
-    num_workers: int,
-    num_threads: int,
-    cache: bool,
     process_index: int,
     process_count: int,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -95,16 +76,10 @@ def train_batches(
 
     Args:
       split: where from.
+      options: how to read.
       batch_size: of all processes together.
       seed: of the order.
       start_step: the step whose batch comes first.
-      canvas_px: side of the square canvas.
-      max_boxes: slots for boxes.
-      difficult: 'positive', 'ignore' or 'negative', what a class becomes whose objects in the
-        image are all difficult.
-      num_workers: worker processes; 0 to read in this process.
-      num_threads: reading threads, of each worker if there are any; 0 reads in the calling one.
-      cache: keep every decoded image in memory; without workers only.
       process_index: of this process.
       process_count: how many processes share a batch.
 
@@ -112,37 +87,27 @@ def train_batches(
       An iterator of this process's part of each batch, `batch_size // process_count` examples.
 
     Raises:
-      UserError: settings that do not fit together; while iterating, a damaged image or more
-        objects than `max_boxes`.
+      UserError: a batch that cannot be shared evenly; while iterating, a damaged image or more
+        objects than `options.max_boxes`.
     """
-    if cache and num_workers:
-        raise UserError("data.cache needs data.num_workers=0: workers do not share their memory")
-    reader = ExampleReader(
-        split, fit_px=canvas_px, max_boxes=max_boxes, difficult=difficult, cache=cache
-    )
     local_size = _local_size(batch_size, process_count)
-    stack = functools.partial(stack_examples, canvas_px=canvas_px)
     dataset = (
         grain.MapDataset.range(len(split))
         .seed(seed)
         .shuffle()
         .repeat(_EPOCHS)
-        .map(reader)
-        .batch(local_size, batch_fn=stack)
+        .map(ExampleReader(split, options))
+        .batch(local_size, batch_fn=_stack_fn(options))
         .slice(slice(start_step * process_count + process_index, None, process_count))
     )
-    return _iterate(dataset, num_workers=num_workers, num_threads=num_threads)
+    return _iterate(dataset, options)
 
 
 def eval_batches(
     split: Split,
+    options: ReadOptions,
     *,
     batch_size: int,
-    canvas_px: int,
-    max_boxes: int,
-    difficult: str,
-    num_workers: int,
-    num_threads: int,
     process_index: int,
     process_count: int,
 ) -> Iterator[dict[str, np.ndarray]]:
@@ -151,33 +116,29 @@ def eval_batches(
     Args, errors and result are those of `train_batches`. Every process gets the same number of
     batches.
     """
-    reader = ExampleReader(
-        split, fit_px=canvas_px, max_boxes=max_boxes, difficult=difficult, cache=False
-    )
     local_size = _local_size(batch_size, process_count)
-    stack = functools.partial(stack_examples, canvas_px=canvas_px)
     num_batches = -(-len(split) // batch_size)
     dataset = (
         grain.MapDataset.range(num_batches * batch_size)
-        .map(reader)
-        .batch(local_size, batch_fn=stack)
+        .map(ExampleReader(split, options))
+        .batch(local_size, batch_fn=_stack_fn(options))
         .slice(slice(process_index, None, process_count))
     )
-    return _iterate(dataset, num_workers=num_workers, num_threads=num_threads)
+    return _iterate(dataset, options)
 
 
 def fingerprint(
-    split: Split, *, batch_size: int, seed: int, canvas_px: int, max_boxes: int, difficult: str
+    split: Split, options: ReadOptions, *, batch_size: int, seed: int
 ) -> dict[str, int | str]:
     """What has to be the same for a resumed run to see the input of the interrupted one.
 
+    Workers, threads and the cache are not in it: they change no batch.
+
     Args:
       split: as for `train_batches`, like all the others.
+      options: how to read.
       batch_size: of all processes together.
       seed: of the order.
-      canvas_px: side of the canvas.
-      max_boxes: slots for boxes.
-      difficult: rule for difficult objects.
 
     Returns:
       A flat dictionary for JSON; compare it for equality.
@@ -191,9 +152,9 @@ def fingerprint(
         "num_records": len(split),
         "batch_size": batch_size,
         "seed": seed,
-        "canvas_px": canvas_px,
-        "max_boxes": max_boxes,
-        "difficult": difficult,
+        "canvas_px": options.canvas_px,
+        "max_boxes": options.max_boxes,
+        "difficult": options.difficult,
     }
 
 
@@ -201,27 +162,29 @@ def _local_size(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
         raise UserError(
             f"a batch of {batch_size} cannot be shared by {process_count} processes: "
-            f"make data.batch_size a multiple of their number"
+            f"make batch_size a multiple of their number"
         )
     return batch_size // process_count
 
 
-def _iterate(
-    dataset: grain.MapDataset, *, num_workers: int, num_threads: int
-) -> Iterator[dict[str, np.ndarray]]:
+def _stack_fn(options: ReadOptions) -> Callable[[Sequence[dict]], dict[str, np.ndarray]]:
+    return functools.partial(stack_examples, canvas_px=options.canvas_px)
+
+
+def _iterate(dataset: grain.MapDataset, options: ReadOptions) -> Iterator[dict[str, np.ndarray]]:
+    num_threads = options.num_threads
     # An element here is a whole batch: grain's usual 500 ahead would be gigabytes.
-    options = grain.ReadOptions(
-        num_threads=num_threads,
-        prefetch_buffer_size=max(_BATCHES_AHEAD, num_threads) if num_threads else 0,
+    ahead = max(_BATCHES_AHEAD, num_threads) if num_threads else 0
+    batches = dataset.to_iter_dataset(
+        grain.ReadOptions(num_threads=num_threads, prefetch_buffer_size=ahead)
     )
-    batches = dataset.to_iter_dataset(options)
-    if num_workers:
+    if options.num_workers:
         if not flags.FLAGS.is_parsed():
             # grain reads options from absl's flags, which nobody parses in a notebook.
             flags.FLAGS.mark_as_parsed()
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(
-                num_workers=num_workers, per_worker_buffer_size=_BATCHES_AHEAD
+                num_workers=options.num_workers, per_worker_buffer_size=_BATCHES_AHEAD
             )
         )
     iterator = iter(batches)

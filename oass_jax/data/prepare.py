@@ -1,4 +1,4 @@
-r"""Data set name -> prepared tfds data set, made the first time it is asked for.
+r"""Data set name -> tfds data set, prepared the first time it is asked for, and its splits.
 
 As a command it prepares ahead of time and prints the splits:
 
@@ -15,12 +15,49 @@ from pathlib import Path
 
 import tensorflow_datasets as tfds
 
-from oass_jax.data.sources.digit_scenes import DigitScenes
+from oass_jax.data import sources
+from oass_jax.data.example import Split
 from oass_jax.data.sources.scene_builder import SceneBuilder
-from oass_jax.data.sources.voc import Voc
 from oass_jax.errors import UserError, nearest
 
-DATASETS: dict[str, type[SceneBuilder]] = {"voc": Voc, "digit_scenes": DigitScenes}
+
+def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path | None) -> Split:
+    """Opens a split of a tfds data set and prepares that where it has not been done.
+
+    Args:
+      name: as for `prepare`.
+      split: such as 'train_aug', or a tfds slice of it such as 'val[:100]'.
+      data_dir: as for `prepare`.
+      manual_dir: as for `prepare`.
+
+    Returns:
+      The split; its class names are those that were stored with the prepared data.
+
+    Raises:
+      UserError: no such split or slice, and all that `prepare` raises.
+    """
+    builder = prepare(name, data_dir=data_dir, manual_dir=manual_dir)
+    base = split.split("[")[0]
+    if base not in builder.info.splits:
+        raise UserError(
+            f"{name} in {builder.data_dir} has no split {base!r}: "
+            f"{nearest(base, builder.info.splits)}"
+        )
+    try:
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except ValueError as error:
+        raise UserError(
+            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
+        ) from error
+    return Split(
+        name=name,
+        version=str(builder.version),
+        split=split,
+        class_names=tuple(builder.info.features["labels"].feature.names),
+        sources=builder.recorded_sources,
+        source=source,
+        challenge=builder.challenge,
+    )
 
 
 def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> SceneBuilder:
@@ -30,7 +67,7 @@ def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> Sce
     starts again from the beginning. Of several processes one prepares and the others wait.
 
     Args:
-      name: key of `DATASETS`, with `/config` where it has configs, such as 'voc/2012'.
+      name: key of `sources.BUILDERS`, such as 'voc/2012'.
       data_dir: where prepared data sets live; None for tfds' own place, `$TFDS_DATA_DIR` or
         `~/tensorflow_datasets`.
       manual_dir: folder with the archives to prepare from; None to download them, or to accept
@@ -63,14 +100,8 @@ def _is_prepared(builder: SceneBuilder) -> bool:
 
 
 def _open_builder(name: str, data_dir: Path | None) -> SceneBuilder:
-    names = {
-        f"{base}/{config}" if config else base: (builder_cls, config)
-        for base, builder_cls in DATASETS.items()
-        for config in (list(builder_cls.builder_configs) or [None])
-    }
-    if name not in names:
-        raise UserError(f"unknown data set {name!r}: {nearest(name, names)}")
-    builder_cls, config = names[name]
+    builder_cls = sources.find_builder(name)
+    config = name.partition("/")[2] or None
     data_dir = None if data_dir is None else Path(data_dir).expanduser()
     return builder_cls(config=config, data_dir=data_dir)
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from oass_jax.evaluation.predict import one_behind
 from oass_jax.image import augment, geometry
 from oass_jax.model.network import Network
 
@@ -140,19 +141,11 @@ def image_maps(
     Yields:
       The maps of each image, cut to its size, in the order of the batches.
     """
-    waiting = None
-    for batch in batches:
-        started = step_fn(batch)
-        # One batch behind, so that the device always has the next one queued.
-        if waiting is not None:
-            yield from _images(waiting)
-        waiting = started
-    if waiting is not None:
-        yield from _images(waiting)
+    for output in one_behind(step_fn, batches):
+        yield from _images(output)
 
 
-def _images(output: dict[str, jax.Array]) -> Iterator[ClassMaps]:
-    rows = jax.device_get(output)
+def _images(rows: dict[str, np.ndarray]) -> Iterator[ClassMaps]:
     for row in np.flatnonzero(rows["mask"]):
         height, width = rows["map_size"][row]
         classes = rows["classes"][row]

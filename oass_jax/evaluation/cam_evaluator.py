@@ -1,27 +1,29 @@
-"""Measures the class maps of a state against segmentation masks, and exports them."""
+"""Measures the class maps of a model against segmentation masks, and exports them."""
 
 import functools
 from collections.abc import Iterator
-from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.data import pipeline
 from oass_jax.data.progress import report_progress
 from oass_jax.data.segmentation_mask import Masks
 from oass_jax.errors import UserError
 from oass_jax.evaluation import cam, cam_files, cam_iou, evaluator
 from oass_jax.model.network import Network
 from oass_jax.run import build
-from oass_jax.run.state import TrainState
+from oass_jax.run.state import networks
+from oass_jax.run.workdir import Workdir
 
-FIELDS = ("image", "size", "label", "mask", "index", "map_size")
+_FIELDS = (*pipeline.EVAL_FIELDS, "map_size")
 
 
 class CamEvaluator:
-    """Measures the class maps of a state on the split `config.cam` names, and writes what it found.
+    """Measures the class maps of a model on the split that `config.cam` names.
 
     The maps have the size of the image's mask, or of the image where it has none.
     """
@@ -29,7 +31,7 @@ class CamEvaluator:
     def __init__(
         self,
         config: ConfigDict,
-        folder: Path,
+        folder: Workdir,
         network: Network,
         mesh: Mesh,
         class_names: tuple[str, ...],
@@ -37,10 +39,11 @@ class CamEvaluator:
         """Opens the split and reads the headers of its files.
 
         Raises:
-          UserError: no such split, or it has other classes, or no masks and nothing to export.
+          UserError: no such split, or it has other classes, or no masks and nothing to export; or
+            the batch cannot be split evenly.
         """
         self._config, self._folder, self._mesh = config, folder, mesh
-        self._split = evaluator.open_split(config, config.cam.split, class_names)
+        self._split = evaluator.open_split(config, config.cam.split, class_names, mesh)
         self._masks = Masks(self._split)
         if not self._masks.present.any() and not config.cam.export:
             raise UserError(
@@ -60,24 +63,28 @@ class CamEvaluator:
             out_shardings=build.replicated(mesh),
         )
 
-    def __call__(self, state: TrainState, step: int) -> None:
+    def __call__(self, model: dict[str, Any], step: int) -> dict[str, Any]:
         """Writes `cams/DATASET_SPLIT/`: the metrics and, where `cam.export` asks, every map.
 
         Args:
-          state: of the run.
+          model: `TrainState.model`.
           step: its step.
+
+        Returns:
+          What `summary.json` holds.
 
         Raises:
           UserError: an image or a mask is damaged.
         """
         config, class_names = self._config, self._split.class_names
-        folder = cam_files.cam_folder(self._folder, config.eval.dataset, config.cam.split)
+        target = self._folder.cams(config.eval.dataset, config.cam.split)
         thresholds = cam_iou.even_thresholds(config.cam.num_thresholds)
         side = len(class_names) + 1
         counts = np.zeros((side, side, len(thresholds) + 1), np.int64)
-        for index, classes, maps in self._maps(state):
+        for index, classes, maps in self._maps(model):
             if config.cam.export:
-                cam_files.write_maps(folder, self._split.filename(index), classes, maps)
+                filename = self._split.filename(index)
+                cam_files.write_maps(self._folder, target, filename, classes, maps)
             if self._masks.present[index]:
                 counts += cam_iou.count_pixels(
                     maps,
@@ -86,31 +93,34 @@ class CamEvaluator:
                     thresholds=thresholds,
                     num_classes=len(class_names),
                 )
-        cam_files.write_result(
-            folder,
-            class_names=class_names,
-            result=cam_iou.score(counts, thresholds),
-            about={
-                "num_images": len(self._split),
-                "without_mask": int((~self._masks.present).sum()),
-                "step": step,
-                "weights": config.eval.weights,
-                "difficult": config.eval.difficult,
-                "scales": list(config.cam.scales),
-                "flip": config.cam.flip,
-            },
+        about = {
+            "dataset": config.eval.dataset,
+            "split": config.cam.split,
+            "num_images": len(self._split),
+            "without_mask": int((~self._masks.present).sum()),
+            "step": step,
+            "checkpoint": config.eval.checkpoint,
+            "weights": config.eval.weights,
+            "difficult": config.eval.difficult,
+            "image_px": config.eval.image_px,
+            "scales": config.cam.scales,
+            "flip": config.cam.flip,
+        }
+        result = cam_iou.score(counts, thresholds)
+        return cam_files.write_result(
+            self._folder, target, class_names=class_names, result=result, about=about
         )
 
-    def _maps(self, state: TrainState) -> Iterator[cam.ClassMaps]:
+    def _maps(self, model: dict[str, Any]) -> Iterator[cam.ClassMaps]:
         """The maps of every image, with a line of progress now and then."""
-        variables = evaluator.weights_of(state)[self._config.eval.weights]
+        variables = networks(model)[self._config.eval.weights]
         batches = (
             build.to_device(
-                batch | {"map_size": self._masks.size[batch["index"]]}, FIELDS, self._mesh
+                batch | {"map_size": self._masks.size[batch["index"]]}, _FIELDS, self._mesh
             )
             for batch in evaluator.read_batches(self._config, self._split)
         )
         maps = cam.image_maps(functools.partial(self._step_fn, variables), batches)
-        if jax.process_index() != 0:
+        if not self._folder.writes:
             return maps
         return report_progress(maps, what="class maps", total=len(self._split), on_terminal=True)

@@ -1,8 +1,7 @@
-"""Evaluates a state during training and on its own, and writes what it found."""
+"""Evaluates a model on the split that the config names."""
 
 import functools
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,48 +12,47 @@ from ml_collections import ConfigDict
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.evaluation import average_precision, predict, score_files
+from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.model.network import Network
-from oass_jax.run import build
-from oass_jax.run.state import TrainState
+from oass_jax.run import build, workdir
+from oass_jax.run.build import Batch
+from oass_jax.run.state import networks
 
-FIELDS = ("image", "size", "label", "mask", "index")
+# Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
+SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 
 
 class Evaluator:
-    """Evaluates a state on the split `config.eval` names, and writes what it found."""
+    """Evaluates a model on the split that `config.eval` names."""
 
     def __init__(
-        self,
-        config: ConfigDict,
-        folder: Path,
-        network: Network,
-        mesh: Mesh,
-        class_names: tuple[str, ...],
+        self, config: ConfigDict, network: Network, mesh: Mesh, class_names: tuple[str, ...]
     ):
         """Opens the split, which is then `split`.
 
         Raises:
-          UserError: no such split, or it has other classes.
+          UserError: no such split, or it has other classes; or the batch cannot be split evenly.
         """
-        self._config, self._folder, self._mesh = config, folder, mesh
-        self.split = open_split(config, config.eval.split, class_names)
+        self._config, self._mesh = config, mesh
+        self.split = open_split(config, config.eval.split, class_names, mesh)
         self._predict_fn = create_predict_fn(config, network, mesh)
 
-    def __call__(self, state: TrainState, step: int) -> dict[str, float]:
+    def __call__(self, model: dict[str, Any], step: int) -> tuple[Evaluation, dict[str, float]]:
         """Predicts the split with the student and, where there is one, the EMA encoder.
 
         Args:
-          state: of the run.
+          model: `TrainState.model`.
           step: its step.
 
         Returns:
-          `val/map`, `val/map_voc`, `val/ap/CLASS` of the weights `eval.weights` names and
-          `val/map_student` or `val/map_ema` of the others, percent; NaN without positives.
+          The evaluation with the weights that `eval.weights` names; and for the training's log
+          `val/map`, `val/map_voc`, `val/ap/CLASS` of these and `val/map_student` or `val/map_ema`
+          of the others, percent; NaN without positives.
         """
         config = self._config.eval
-        predict_fn = functools.partial(self._predict_fn, weights_of(state))
+        predict_fn = functools.partial(self._predict_fn, networks(model))
         batches = read_batches(self._config, self.split)
-        on_device = (build.to_device(batch, FIELDS, self._mesh) for batch in batches)
+        on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
         predictions = predict.predict(predict_fn, on_device)
         chosen = {
             name: predict.choose(scores, config.logits)
@@ -65,47 +63,53 @@ class Evaluator:
             for name, scores in chosen.items()
         }
         result = by_weights.pop(config.weights)
-        class_names = self.split.class_names
-        score_files.write_evaluation(
-            self._folder,
+        class_names, prediction = self.split.class_names, chosen[config.weights]
+        about = {
+            "dataset": config.dataset,
+            "split": config.split,
+            "step": step,
+            "checkpoint": config.checkpoint,
+            "command": workdir.command(),
+        }
+        summary = score_files.summarize(class_names, prediction, predictions.label, result)
+        evaluation = Evaluation(
             dataset=config.dataset,
             split=config.split,
+            challenge=self.split.challenge,
+            competition=config.competition,
             class_names=class_names,
             filenames=[self.split.filename(i) for i in predictions.index],
             label=predictions.label,
-            prediction=chosen[config.weights],
+            prediction=prediction,
             scores={
-                f"{name}/{kind}": logits
-                for name, kinds in predictions.scores.items()
-                for kind, logits in kinds.items()
+                f"{name}/{head}": logits
+                for name, heads in predictions.scores.items()
+                for head, logits in heads.items()
             },
             result=result,
-            competition=config.competition,
-            about={
-                "step": step,
-                "weights": config.weights,
-                "difficult": config.difficult,
-                "logits": config.logits,
-            },
+            summary=summary | about | {name: config[name] for name in SETTINGS},
         )
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
         metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
-        return metrics | {
-            f"val/ap/{name}": float(ap) for name, ap in zip(class_names, result.ap, strict=True)
-        }
+        aps = zip(class_names, result.ap, strict=True)
+        return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
 
 
-def open_split(config: ConfigDict, name: str, class_names: tuple[str, ...]) -> pipeline.Split:
+def open_split(
+    config: ConfigDict, name: str, class_names: tuple[str, ...], mesh: Mesh
+) -> pipeline.Split:
     """Opens a split of the data set that is evaluated.
 
     Args:
-      config: `eval.dataset` and `data` are read.
+      config: `eval.dataset`, `eval.batch_size` and `data` are read.
       name: of the split.
       class_names: those the network was made for.
+      mesh: one axis, `data`.
 
     Raises:
-      UserError: no such split, or it has other classes.
+      UserError: no such split, or it has other classes; or the batch cannot be split evenly.
     """
+    build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
     split = build.open_split(config, config.eval.dataset, name)
     if split.class_names != class_names:
         raise UserError(
@@ -119,29 +123,16 @@ def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str
     """This process's part of one pass over a split, batched as `config.eval` says."""
     return pipeline.eval_batches(
         split,
+        build.eval_read_options(config),
         batch_size=config.eval.batch_size,
-        canvas_px=config.eval.image_px,
-        max_boxes=config.data.max_boxes,
-        difficult=config.eval.difficult,
-        num_workers=config.data.num_workers,
-        num_threads=build.num_threads(config),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
 
 
-def weights_of(state: TrainState) -> dict[str, Any]:
-    """The networks a state holds: the student, and its head on the EMA encoder."""
-    weights = {"student": {"params": state.params, "batch_stats": state.batch_stats}}
-    if state.teacher:
-        encoder = {name: {"encoder": tree} for name, tree in state.teacher.items()}
-        weights["ema"] = encoder | {"params": state.params | encoder["params"]}
-    return weights
-
-
 def create_predict_fn(
     config: ConfigDict, network: Network, mesh: Mesh
-) -> Callable[[dict, build.Batch], dict[str, Any]]:
+) -> Callable[[dict, Batch], dict[str, Any]]:
     """Compiles `predict.predict_step` for a mesh; every device gets every result.
 
     Args:

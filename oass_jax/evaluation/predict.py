@@ -1,6 +1,6 @@
 """One pass over a split: scores and labels of every image, and the metrics they give."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -94,15 +94,29 @@ def predict(
       predict_fn: batch -> what `predict_step` returns.
       batches: at least one; in a run of several processes their global arrays.
     """
-    outputs = []
-    for batch in batches:
-        outputs.append(predict_fn(batch))
-        if len(outputs) > 1:
-            # One batch behind, so that the device always has the next one queued.
-            outputs[-2] = jax.device_get(outputs[-2])
-    outputs = jax.device_get(outputs)
+    outputs = one_behind(predict_fn, batches)
     rows = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
     rows = jax.tree.map(lambda array: array[rows["mask"]], rows)
     order = np.argsort(rows["index"], kind="stable")
     rows = jax.tree.map(lambda array: array[order], rows)
     return Predictions(rows["scores"], rows["label"], rows["index"])
+
+
+def one_behind(step_fn: Callable[[Tree], Tree], batches: Iterable[Tree]) -> Iterator[Tree]:
+    """Runs every batch and hands its output to the host while the device has the next one queued.
+
+    Args:
+      step_fn: batch -> tree of arrays.
+      batches: any number.
+
+    Yields:
+      Each output as NumPy arrays.
+    """
+    waiting = None
+    for batch in batches:
+        started = step_fn(batch)
+        if waiting is not None:
+            yield jax.device_get(waiting)
+        waiting = started
+    if waiting is not None:
+        yield jax.device_get(waiting)

@@ -15,7 +15,7 @@ import numpy as np
 
 def result_files(
     *,
-    dataset: str,
+    challenge: str,
     split: str,
     competition: str,
     class_names: Sequence[str],
@@ -25,7 +25,7 @@ def result_files(
     """The text of each file.
 
     Args:
-      dataset: 'voc/2012' or 'voc/2007'.
+      challenge: 'VOC2012' or 'VOC2007'.
       split: as it stands in the names, 'test' for the server.
       competition: 'comp1' or 'comp2'.
       class_names: C names.
@@ -36,7 +36,7 @@ def result_files(
     Returns:
       `results/VOC2012/Main/comp2_cls_test_aeroplane.txt` -> text, a class each.
     """
-    folder = f"results/VOC{dataset.removeprefix('voc/')}/Main"
+    folder = f"results/{challenge}/Main"
     ids = [PurePosixPath(name).stem for name in filenames]
     return {
         f"{folder}/{competition}_cls_{split}_{name}.txt": "".join(

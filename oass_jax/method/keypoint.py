@@ -1,9 +1,9 @@
 """Class maps -> the keypoint at which the image is cut (Sec. 2.1, Eq. 1).
 
-A strategy is a function from a `Scene` to one point a row, in cells, and says whether its rows are
-images or, channel-wise, (image, class) pairs. A point (i, j) is the upper left corner of cell
-(i, j), so whole numbers lie on the grid of the encoder's stride. `cut_position` turns it into a
-legal cut.
+A strategy is a function from `KeypointInputs` to one point for each example, in cells, and says
+whether its examples are images or, channel-wise, (image, class) pairs. A point (i, j) is the upper
+left corner of cell (i, j), so whole numbers lie on the grid of the encoder's stride. `cut_position`
+turns it into a legal cut.
 """
 
 import functools
@@ -15,10 +15,10 @@ import jax
 import jax.numpy as jnp
 
 
-class Scene(NamedTuple):
-    """What keypoints may be found from: one for each of N rows.
+class KeypointInputs(NamedTuple):
+    """What keypoints may be found from: one for each of N examples.
 
-    A row is an image with its C classes, or one (image, class) pair, which is an image with a
+    An example is an image with its C classes, or one (image, class) pair, which is an image with a
     single class: K is C or 1.
 
     Attributes:
@@ -42,8 +42,8 @@ class Strategy(NamedTuple):
     """A way to find keypoints.
 
     Attributes:
-      keypoint_fn: `Scene` -> `[N, 2]` float32, y and x in cells.
-      channel_wise: rows are (image, class) pairs, each with patches and losses of its own; else
+      keypoint_fn: `KeypointInputs` -> `[N, 2]` float32, y and x in cells.
+      channel_wise: examples are (image, class) pairs, each with patches and losses of its own; else
         images.
     """
 
@@ -51,17 +51,17 @@ class Strategy(NamedTuple):
     channel_wise: bool
 
 
-def center(scene: Scene) -> jax.Array:
+def center(inputs: KeypointInputs) -> jax.Array:
     """The middle of the canvas, whatever is on it: PuzzleCAM.
 
     Returns:
       `[N, 2]` float32, y and x in cells.
     """
-    num_rows, height, width, _ = scene.cam.shape
-    return jnp.broadcast_to(jnp.array([height / 2, width / 2], jnp.float32), (num_rows, 2))
+    num_examples, height, width, _ = inputs.cam.shape
+    return jnp.broadcast_to(jnp.array([height / 2, width / 2], jnp.float32), (num_examples, 2))
 
 
-def max_peak(scene: Scene, *, classes: str, offset_cells: float) -> jax.Array:
+def max_peak(inputs: KeypointInputs, *, classes: str, offset_cells: float) -> jax.Array:
     """The peak of the merged class map (Eq. 1, `Max`).
 
     Deviation: Eq. 1 takes the maximum over all C classes; with `classes='labelled'` those of the
@@ -69,33 +69,35 @@ def max_peak(scene: Scene, *, classes: str, offset_cells: float) -> jax.Array:
     nothing to choose from (no label, no valid cell) the point is the centre.
 
     Args:
-      scene: rows are images.
+      inputs: examples are images.
       classes: 'labelled' or 'all'.
       offset_cells: added to the cell's upper left corner; 0.5 is its centre.
 
     Returns:
       `[N, 2]` float32, y and x in cells. Of equal peaks the first in reading order.
     """
-    merged = (scene.label > 0) | (classes == "all")
-    allowed = scene.valid[..., None] & merged[:, None, None, :]
-    values = jnp.where(allowed, scene.cam, -jnp.inf).max(axis=-1)
-    num_rows, _, width = values.shape
-    flat = values.reshape(num_rows, -1)
+    merged = (inputs.label > 0) | (classes == "all")
+    allowed = inputs.valid[..., None] & merged[:, None, None, :]
+    values = jnp.where(allowed, inputs.cam, -jnp.inf).max(axis=-1)
+    num_examples, _, width = values.shape
+    flat = values.reshape(num_examples, -1)
     peak_yx = _position(flat.argmax(axis=-1), width) + offset_cells
-    return jnp.where(flat.max(axis=-1, keepdims=True) > -jnp.inf, peak_yx, center(scene))
+    return jnp.where(flat.max(axis=-1, keepdims=True) > -jnp.inf, peak_yx, center(inputs))
 
 
-def channel_peak(scene: Scene, *, offset_cells: float) -> jax.Array:
+def channel_peak(inputs: KeypointInputs, *, offset_cells: float) -> jax.Array:
     """The peak of the class's own map (`cMax`): Eq. 1 where it is the only class.
 
     Args:
-      scene: rows are (image, class) pairs.
+      inputs: examples are (image, class) pairs.
       offset_cells: as in `max_peak`.
     """
-    return max_peak(scene, classes="all", offset_cells=offset_cells)
+    return max_peak(inputs, classes="all", offset_cells=offset_cells)
 
 
-def channel_topk(scene: Scene, *, k: int, window_cells: int, offset_cells: float) -> jax.Array:
+def channel_topk(
+    inputs: KeypointInputs, *, k: int, window_cells: int, offset_cells: float
+) -> jax.Array:
     """The mean position of the k highest local maxima (`cTopk`).
 
     Deviation: the paper does not say what a local maximum is, nor what happens where there are
@@ -103,7 +105,7 @@ def channel_topk(scene: Scene, *, k: int, window_cells: int, offset_cells: float
     mean is over those there are; and where there is none it is the peak, as in `channel_peak`.
 
     Args:
-      scene: rows are (image, class) pairs.
+      inputs: examples are (image, class) pairs.
       k: most local maxima that count.
       window_cells: side of the square around a local maximum, odd.
       offset_cells: as in `max_peak`.
@@ -111,12 +113,12 @@ def channel_topk(scene: Scene, *, k: int, window_cells: int, offset_cells: float
     Returns:
       `[N, 2]` float32, y and x in cells, not yet rounded.
     """
-    value, position = _local_maxima(scene, k, window_cells)
-    return _mean_position(scene, (value > 0) * 1.0, position, offset_cells)
+    value, position = _local_maxima(inputs, k, window_cells)
+    return _mean_position(inputs, (value > 0) * 1.0, position, offset_cells)
 
 
 def channel_topk_weighted(
-    scene: Scene, *, k: int, window_cells: int, offset_cells: float, literal_eq: bool
+    inputs: KeypointInputs, *, k: int, window_cells: int, offset_cells: float, literal_eq: bool
 ) -> jax.Array:
     """The mean position of the k highest local maxima, weighted by their values (`cTopk-w`).
 
@@ -124,7 +126,7 @@ def channel_topk_weighted(
     the point to the upper left corner. Without `literal_eq` it is not.
 
     Args:
-      scene: rows are (image, class) pairs.
+      inputs: examples are (image, class) pairs.
       k: most local maxima that count.
       window_cells: as in `channel_topk`.
       offset_cells: as in `max_peak`.
@@ -133,31 +135,31 @@ def channel_topk_weighted(
     Returns:
       `[N, 2]` float32, y and x in cells, not yet rounded.
     """
-    value, position = _local_maxima(scene, k, window_cells)
-    point = _mean_position(scene, value, position, offset_cells)
+    value, position = _local_maxima(inputs, k, window_cells)
+    point = _mean_position(inputs, value, position, offset_cells)
     if literal_eq:
         point /= jnp.maximum((value > 0).sum(axis=-1, keepdims=True), 1)
     return point
 
 
-def box_center(scene: Scene) -> jax.Array:
+def box_center(inputs: KeypointInputs) -> jax.Array:
     """The mean of the centres of the class's boxes (`gt-bbox`, the paper's upper bound).
 
     Deviation: the paper does not say what several boxes of a class become. Where no box is left on
     the canvas the point is the centre.
 
     Args:
-      scene: rows are (image, class) pairs.
+      inputs: examples are (image, class) pairs.
 
     Returns:
       `[N, 2]` float32, y and x in cells, not yet rounded.
     """
-    _, height, width, _ = scene.cam.shape
-    box_yx = (scene.boxes[..., :2] + scene.boxes[..., 2:]) / 2 * jnp.array([height, width])
-    weight = (scene.box_label >= 0) * 1.0
+    _, height, width, _ = inputs.cam.shape
+    box_yx = (inputs.boxes[..., :2] + inputs.boxes[..., 2:]) / 2 * jnp.array([height, width])
+    weight = (inputs.box_label >= 0) * 1.0
     total = weight.sum(axis=-1, keepdims=True)
     mean = (weight[..., None] * box_yx).sum(axis=1) / jnp.maximum(total, 1.0)
-    return jnp.where(total > 0, mean, center(scene))
+    return jnp.where(total > 0, mean, center(inputs))
 
 
 # Name -> strategy. The keyword-only parameters of its function are fields of `config.keypoint`.
@@ -209,26 +211,26 @@ def _position(index: jax.Array, width: int) -> jax.Array:
     return jnp.stack([index // width, index % width], axis=-1).astype(jnp.float32)
 
 
-def _local_maxima(scene: Scene, k: int, window_cells: int) -> tuple[jax.Array, jax.Array]:
+def _local_maxima(inputs: KeypointInputs, k: int, window_cells: int) -> tuple[jax.Array, jax.Array]:
     """Values `[N, k]` and positions `[N, k, 2]` of the highest local maxima; 0 beyond the last one.
 
     A valid cell beside the padding is compared with valid cells only. Equal neighbours all count.
     """
-    values = jnp.where(scene.valid, scene.cam.max(axis=-1), -jnp.inf)
+    values = jnp.where(inputs.valid, inputs.cam.max(axis=-1), -jnp.inf)
     window = (1, window_cells, window_cells)
     highest = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
     peaks = jnp.where((values == highest) & (values > 0), values, 0.0)
-    num_rows, height, width = peaks.shape
-    # Rows of pairs never cross devices, where top_k would gather the whole map.
-    value, index = jax.lax.top_k(peaks.reshape(num_rows, -1), min(k, height * width))
+    num_examples, height, width = peaks.shape
+    # Pairs never cross devices, where top_k would gather the whole map.
+    value, index = jax.lax.top_k(peaks.reshape(num_examples, -1), min(k, height * width))
     return value, _position(index, width)
 
 
 def _mean_position(
-    scene: Scene, weight: jax.Array, position: jax.Array, offset_cells: float
+    inputs: KeypointInputs, weight: jax.Array, position: jax.Array, offset_cells: float
 ) -> jax.Array:
     """The weighted mean of `[N, k, 2]` positions, or the peak where all weights are zero."""
     total = weight.sum(axis=-1, keepdims=True)
     mean = (weight[..., None] * position).sum(axis=1) / jnp.where(total > 0, total, 1.0)
-    peak = channel_peak(scene, offset_cells=offset_cells)
+    peak = channel_peak(inputs, offset_cells=offset_cells)
     return jnp.where(total > 0, mean + offset_cells, peak)

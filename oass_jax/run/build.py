@@ -1,13 +1,14 @@
 """The parts of a run, built from the config: mesh, data, network and first variables."""
 
+import dataclasses
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
@@ -16,32 +17,34 @@ from oass_jax.errors import UserError
 from oass_jax.method import mcar
 from oass_jax.model import resnet, ssgrl
 from oass_jax.model.network import Network
-from oass_jax.run.state import TrainState, create_state
 
 Batch = dict[str, jax.Array]
 
 
-def create_mesh(config: ConfigDict) -> Mesh:
-    """One axis, `data`, over every device; the state is replicated and batches are split.
+def create_mesh() -> Mesh:
+    """One axis, `data`, over every device; the state is replicated and batches are split."""
+    return Mesh(np.array(jax.devices()), ("data",))
+
+
+def require_even(mesh: Mesh, field: str, batch_size: int, *, num_parts: int = 1) -> None:
+    """Refuses a batch that the devices cannot share evenly.
 
     Args:
-      config: the batch sizes are read.
+      mesh: one axis, `data`.
+      field: of the config, for the message.
+      batch_size: its value.
+      num_parts: microbatches that a batch is computed in.
 
     Raises:
-      UserError: a batch cannot be split evenly.
+      UserError: names the nearest rule that fits.
     """
-    devices = jax.devices()
-    for field, size, num_parts in (
-        ("batch_size", config.batch_size, config.num_microbatches),
-        ("eval.batch_size", config.eval.batch_size, 1),
-    ):
-        if size % (num_parts * len(devices)):
-            parts = f"{num_parts} microbatches on " * (num_parts > 1)
-            raise UserError(
-                f"{field} is {size}, which {parts}{len(devices)} device(s) cannot share evenly: "
-                f"choose a multiple of {num_parts * len(devices)}"
-            )
-    return Mesh(np.array(devices), ("data",))
+    unit = num_parts * mesh.size
+    if batch_size % unit:
+        parts = f"{num_parts} microbatches on " * (num_parts > 1)
+        raise UserError(
+            f"{field} is {batch_size}, which {parts}{mesh.size} device(s) cannot share evenly: "
+            f"choose a multiple of {unit}"
+        )
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -55,11 +58,11 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
-    """Opens a split, preparing the data set the first time.
+    """Opens a split, preparing its data set the first time where that has to be.
 
     Args:
       config: `data.data_dir` and `data.manual_dir` are read; '' stands for none.
-      dataset: name of a tfds builder.
+      dataset: name in `data.sources`.
       name: name of the split.
     """
     return pipeline.open_split(
@@ -67,6 +70,36 @@ def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
         name,
         data_dir=config.data.data_dir or None,
         manual_dir=config.data.manual_dir or None,
+    )
+
+
+def read_options(config: ConfigDict) -> pipeline.ReadOptions:
+    """How training reads images.
+
+    Args:
+      config: `data` is read.
+    """
+    return pipeline.ReadOptions(
+        canvas_px=config.data.canvas_px,
+        max_boxes=config.data.max_boxes,
+        difficult=config.data.difficult,
+        num_workers=config.data.num_workers,
+        num_threads=num_threads(config),
+        cache=config.data.cache,
+    )
+
+
+def eval_read_options(config: ConfigDict) -> pipeline.ReadOptions:
+    """How evaluation reads images: as training does, but for canvas and difficult objects.
+
+    Args:
+      config: `data`, `eval.image_px` and `eval.difficult` are read.
+    """
+    return dataclasses.replace(
+        read_options(config),
+        canvas_px=config.eval.image_px,
+        difficult=config.eval.difficult,
+        cache=False,  # one pass reads every image once
     )
 
 
@@ -150,23 +183,32 @@ def init_variables(network: Network, seed: int) -> dict[str, Any]:
     return jax.jit(init_fn)(jax.random.PRNGKey(seed), jnp.zeros((1, 64, 64, 3)))
 
 
-def abstract_state(
-    network: Network, tx: optax.GradientTransformation, teacher: str, mesh: Mesh
-) -> TrainState:
-    """Shapes, dtypes and shardings of the state, for restoring.
+def abstract(create_fn: Callable[[], Any], mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of what a function would create, for restoring it.
 
     Args:
-      network: encoder and classifier.
-      tx: the optimiser.
-      teacher: as in `Method`.
-      mesh: one axis, `data`.
+      create_fn: returns a tree of arrays; it is traced, not run.
+      mesh: one axis, `data`; every array is wanted whole on every device.
     """
-
-    def create() -> TrainState:
-        rng = jax.random.PRNGKey(0)
-        return create_state(init_variables(network, 0), tx=tx, rng=rng, teacher=teacher)
-
+    sharding = replicated(mesh)
     return jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=replicated(mesh)),
-        jax.eval_shape(create),
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+        jax.eval_shape(create_fn),
     )
+
+
+def title(config: ConfigDict) -> str:
+    """A run in one line: encoder, data and what makes its method.
+
+    Args:
+      config: every field of `oass_jax/default_config.py`.
+    """
+    teacher = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
+    used = {
+        teacher: config.teacher.mode != "none",
+        "class-specific instances": config.model.csi,
+        "SSGRL's graph": config.model.graph,
+        f"{config.regions.count} regions of MCAR": config.regions.count,
+    }
+    method = ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
+    return f"{config.model.encoder} on {config.data.dataset}, {method}"

@@ -1,8 +1,10 @@
 """Checkpoints: the only file that knows orbax.
 
-Beside the state each checkpoint holds a record: a checksum of every leaf, since a flipped bit
-restores silently; the shape and dtype of every leaf, since a changed dtype is cast silently; and
-the fingerprint of the input, since a run that sees other batches is another run.
+A checkpoint has two items, each a tree of arrays: `model`, which is all that evaluation reads, and
+`optimizer`, which is three quarters of the bytes. Beside them it holds a record: a checksum of
+every leaf, since a flipped bit restores silently; the shape and dtype of every leaf, since a
+changed dtype is cast silently; and the fingerprint of the input, since a run that sees other
+batches is another run.
 """
 
 import logging
@@ -20,7 +22,8 @@ from oass_jax.errors import UserError
 
 Tree = Any
 logger = logging.getLogger(__name__)
-STATE, RECORD = "state", "record"
+MODEL, OPTIMIZER, RECORD = "model", "optimizer", "record"
+OLD_STATE = "state"  # the one item of version 0.1
 BEST_METRIC = "map"
 NOT_EVALUATED = -1.0
 
@@ -54,15 +57,17 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
-            item_names=(STATE, RECORD),
+            item_names=(MODEL, OPTIMIZER, RECORD),
         )
         self._damaged: set[int] = set()
 
-    def save(self, state: Tree, *, step: int, fingerprint: dict, val_map: float | None) -> None:
+    def save(
+        self, items: dict[str, Tree], *, step: int, fingerprint: dict, val_map: float | None
+    ) -> None:
         """Saves in the background; an earlier save is waited for, and its errors are raised.
 
         Args:
-          state: any tree of arrays.
+          items: `MODEL` and `OPTIMIZER` -> any tree of arrays.
           step: its number. A checkpoint of this step is left as it is, unless `restore` found it
             damaged: then it is replaced.
           fingerprint: JSON-able description of the input.
@@ -74,11 +79,13 @@ class Checkpoints:
         elif step in self._manager.all_steps():
             return
         has_map = val_map is not None and not math.isnan(val_map)
-        record = {"leaves": _leaves(state, checksum=True), "input": fingerprint}
+        leaves = {name: _leaves(tree, checksum=True) for name, tree in items.items()}
+        record = {"leaves": leaves, "input": fingerprint}
         self._manager.save(
             step,
             args=ocp.args.Composite(
-                **{STATE: ocp.args.StandardSave(state), RECORD: ocp.args.JsonSave(record)}
+                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
+                **{RECORD: ocp.args.JsonSave(record)},
             ),
             metrics={BEST_METRIC: val_map if has_map else NOT_EVALUATED},
             force=True,
@@ -104,45 +111,58 @@ class Checkpoints:
         return step
 
     def restore(
-        self, like: Tree, *, steps: list[int], fingerprint: dict | None
-    ) -> tuple[Tree, int]:
-        """Restores the first of `steps` that is undamaged.
+        self, like: dict[str, Tree], *, steps: list[int], fingerprint: dict | None
+    ) -> tuple[dict[str, Tree], int]:
+        """Restores the first of `steps` that is undamaged, and of it only the items asked for.
 
         Args:
-          like: tree of `jax.ShapeDtypeStruct` with the shardings wanted.
+          like: item (`MODEL`, `OPTIMIZER`) -> tree of `jax.ShapeDtypeStruct` with the shardings
+            wanted.
           steps: steps to try, most wanted first; at least one.
           fingerprint: that of the input which will be continued; None where none will be.
 
         Returns:
-          The state and its step.
+          Item -> tree, and the step.
 
         Raises:
-          UserError: the checkpoint is of another network or input, or every one is damaged.
+          UserError: the checkpoint is of another network, input or version, or every one is
+            damaged.
         """
         for step in steps:
             try:
-                record = self._manager.restore(
-                    step, args=ocp.args.Composite(**{RECORD: ocp.args.JsonRestore()})
-                )[RECORD]
-                _refuse_other_network(record["leaves"], _leaves(like), step)
+                record = self._read(step, {RECORD: ocp.args.JsonRestore()})[RECORD]
+                for name, tree in like.items():
+                    _refuse_other_network(record["leaves"][name], _leaves(tree), step)
                 if fingerprint is not None:
                     _refuse_other_input(record["input"], fingerprint, step)
-                state = self._manager.restore(
-                    step, args=ocp.args.Composite(**{STATE: ocp.args.StandardRestore(like)})
-                )[STATE]
+                wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+                items = self._read(step, wanted)
             except UserError:
                 raise
             except Exception as error:  # orbax raises whatever its storage raised
+                self._refuse_old_version(step)
                 logger.warning("checkpoint %d cannot be read: %s", step, error)
             else:
-                if _leaves(state, checksum=True) == record["leaves"]:
-                    return state, step
+                found = {name: _leaves(tree, checksum=True) for name, tree in items.items()}
+                if all(found[name] == record["leaves"][name] for name in like):
+                    return items, step
                 logger.warning("checkpoint %d is damaged: its checksums do not match", step)
             self._damaged.add(step)
         raise UserError(
             f"none of the checkpoints {steps} in {self._manager.directory} can be read; "
             "remove the folder to start again"
         )
+
+    def _read(self, step: int, args: dict[str, Any]) -> dict[str, Any]:
+        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
+        return {name: restored[name] for name in args}
+
+    def _refuse_old_version(self, step: int) -> None:
+        if (self._manager.directory / str(step) / OLD_STATE).exists():
+            raise UserError(
+                f"checkpoint {step} in {self._manager.directory} was written by version 0.1, which "
+                "this version does not read: train again in another workdir, or install 0.1"
+            )
 
 
 def _score(metrics: dict[str, float]) -> float:

@@ -1,4 +1,7 @@
-"""What a run leaves on disk, beside checkpoints and metrics. Every file is written whole or not."""
+"""The folder of a run: every file of it, named once, and how files are written.
+
+Nothing here imports jax, so whoever only reads a run starts at once.
+"""
 
 import csv
 import importlib.metadata
@@ -14,172 +17,242 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
-import numpy as np
-from flax.traverse_util import flatten_dict
-
+from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
 
-PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+# In the folder of an evaluation, `eval/DATASET_SPLIT` or `cams/DATASET_SPLIT`.
+SUMMARY = "summary.json"
+PER_CLASS = "per_class.csv"
+PREDICTIONS = "predictions.csv"
+SCORES = "scores.npz"
+SERVER_ARCHIVE = "results.tgz"
+THRESHOLDS = "thresholds.csv"
+
+_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so no reader ever sees half of it.
-
-    Only process 0 of a run writes.
-    """
-    if jax.process_index() != 0:
-        return
+    """Writes a file under a temporary name and renames it, so no reader ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a text as UTF-8, see `write_bytes`."""
-    write_bytes(path, text.encode())
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes a value as indented JSON."""
-    write_text(path, json.dumps(value, indent=2) + "\n")
-
-
-def read_json(path: Path, default: Any) -> Any:
-    """Reads a value that `write_json` wrote.
-
-    Args:
-      path: of the file.
-      default: what stands for a file that does not exist.
-    """
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
-
-
-def write_csv(path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
-    """Writes a table; Python floats get four decimals, everything else stands as it is."""
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A table as CSV; Python floats get four decimals, everything else stands as it is."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)
     for row in rows:
         writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in row])
-    write_text(path, text.getvalue())
+    return text.getvalue()
 
 
-def null_for_nan(value: float) -> float | None:
-    """A number as JSON takes it, None where it is undefined."""
-    return float(value) if np.isfinite(value) else None
+def read_json(path: Path, default: Any) -> Any:
+    """A value from a JSON file, or `default` where there is no such file."""
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
 
 
-def create(folder: Path) -> None:
-    """Makes the workdir.
+class Workdir:
+    """The folder of a run. Its methods write nothing unless `writes`.
 
-    Raises:
-      UserError: it cannot be made or written to.
+    Attributes:
+      root: the folder.
+      writes: whether this process writes; of several only the first does.
+      config: every field, JSON.
+      env: every start of the run, JSON.
+      classes: class names, one a line, in the order of the scores.
+      metrics: one JSON object a line.
+      events: folder of the TensorBoard events.
+      checkpoints: orbax's folder.
+      readme: the model card.
     """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / ".probe", "")
-        (folder / ".probe").unlink(missing_ok=True)
-    except OSError as error:
-        raise UserError(
-            f"cannot write to the workdir {folder}: {error.strerror}; choose another --workdir"
-        ) from error
 
+    def __init__(self, root: Path, *, writes: bool = True):
+        """Names the files; creates nothing."""
+        self.root, self.writes = root, writes
+        self.config = root / "config.json"
+        self.env = root / "env.json"
+        self.classes = root / "classes.txt"
+        self.metrics = root / "metrics.jsonl"
+        self.events = root / "tb"
+        self.checkpoints = root / "checkpoints"
+        self.readme = root / "README.md"
 
-def write_start(
-    folder: Path, *, step: int, config: dict[str, Any], class_names: tuple[str, ...]
-) -> list[str]:
-    """Writes `config.json` and `classes.txt`, and adds this start to `env.json`.
+    def evaluation(self, dataset: str, split: str) -> Path:
+        """`eval/DATASET_SPLIT`, the data set by its name with a dash: `eval/voc-2012_val`."""
+        return self.root / "eval" / f"{dataset.replace('/', '-')}_{split}"
 
-    Args:
-      folder: the workdir.
-      step: the step the run starts from.
-      config: every field.
-      class_names: in the order of the scores.
+    def cams(self, dataset: str, split: str) -> Path:
+        """`cams/DATASET_SPLIT`, named like the folder of an evaluation."""
+        return self.root / "cams" / self.evaluation(dataset, split).name
 
-    Returns:
-      What to tell the user: fields that differ from the last start, and starts that came to
-      nothing.
-    """
-    config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-    former = flatten_dict(read_json(folder / "config.json", config), sep=".")
-    notes = [
-        f"changed since the last start: {name} was {former.get(name)!r}, is {now!r}"
-        for name, now in flatten_dict(config, sep=".").items()
-        if former.get(name) != now
-    ]
-    starts = read_json(folder / "env.json", {"starts": []})["starts"]
-    fruitless = sum(1 for start in starts[-3:] if start["step"] == step and not start["end"])
-    if fruitless == 3:
-        notes.append(
-            f"this is at least the fourth start at step {step}: the run ends before its next "
-            "checkpoint; lower checkpoint.every_steps"
+    def summaries(self) -> dict[str, Path]:
+        """`DATASET_SPLIT` -> `summary.json` of every evaluation, by name."""
+        return {path.parent.name: path for path in sorted(self.root.glob(f"eval/*/{SUMMARY}"))}
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        """Writes a file whole or not at all, see the function `write_bytes`."""
+        if self.writes:
+            write_bytes(path, data)
+
+    def write_text(self, path: Path, text: str) -> None:
+        """Writes a text as UTF-8."""
+        self.write_bytes(path, text.encode())
+
+    def write_json(self, path: Path, value: Any) -> None:
+        """Writes a value as indented JSON."""
+        self.write_text(path, json.dumps(value, indent=2) + "\n")
+
+    def write_csv(self, path: Path, header: Sequence[str], rows: Iterable[Sequence]) -> None:
+        """Writes a table, see `csv_text`."""
+        self.write_text(path, csv_text(header, rows))
+
+    def create(self) -> None:
+        """Creates the folder.
+
+        Raises:
+          UserError: it cannot be created or written to.
+        """
+        probe = self.root / ".probe"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            self.write_text(probe, "")
+            if self.writes:
+                probe.unlink()
+        except OSError as error:
+            raise UserError(
+                f"cannot write to the workdir {self.root}: {error.strerror}; "
+                "choose another --workdir"
+            ) from error
+
+    def write_start(
+        self,
+        *,
+        step: int,
+        config: dict[str, Any],
+        class_names: Sequence[str],
+        devices: Sequence[str],
+        num_processes: int,
+    ) -> list[str]:
+        """Writes `config.json` and `classes.txt`, and adds this start to `env.json`.
+
+        Args:
+          step: the step the run starts from.
+          config: every field.
+          class_names: in the order of the scores.
+          devices: the kind of each device.
+          num_processes: of the run.
+
+        Returns:
+          Notes for the user: fields that differ from the last start, and starts that made no
+          progress.
+        """
+        config = json.loads(json.dumps(config))  # tuples become lists, as in the file
+        previous = flatten(read_json(self.config, config))
+        notes = [
+            f"changed since the last start: {name} was {previous.get(name)!r}, is {now!r}"
+            for name, now in flatten(config).items()
+            if previous.get(name) != now
+        ]
+        starts = self._starts()
+        if sum(start["step"] == step and not start["end"] for start in starts[-3:]) == 3:
+            notes.append(
+                f"this is at least the fourth start at step {step}: the run ends before its next "
+                "checkpoint; lower checkpoint.every_steps"
+            )
+        starts.append(
+            {
+                "step": step,
+                "start": _now(),
+                "end": None,
+                "command": command(),
+                "commit": _git_commit(),
+                "python": platform.python_version(),
+                "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "devices": list(devices),
+                "processes": num_processes,
+            }
         )
-    starts.append(
-        {
-            "step": step,
-            "start": _now(),
-            "end": None,
-            "command": shlex.join(sys.orig_argv),
-            "commit": _git_commit(),
-            "python": platform.python_version(),
-            "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
-            "devices": [device.device_kind for device in jax.devices()],
-            "processes": jax.process_count(),
-        }
+        self.write_json(self.config, config)
+        self.write_text(self.classes, "".join(name + "\n" for name in class_names))
+        self.write_json(self.env, {"starts": starts})
+        return notes
+
+    def write_end(self) -> None:
+        """Records in `env.json` that this start ended by itself, and when."""
+        starts = self._starts()
+        for start in starts[-1:]:
+            start["end"] = _now()
+        self.write_json(self.env, {"starts": starts})
+
+    def write_readme(self, *, title: str) -> None:
+        """Writes the model card: the numbers so far, the command, and what each file is.
+
+        Args:
+          title: one line.
+        """
+        summaries = {name: read_json(path, {}) for name, path in self.summaries().items()}
+        results = [
+            _headline(name, summary)
+            for name, summary in summaries.items()
+            if summary.get("map") is not None
+        ]
+        starts = self._starts()
+        text = _README.format(
+            title=title,
+            results="\n".join(results) or "Not evaluated yet.",
+            command=starts[-1]["command"] if starts else command(),
+        )
+        self.write_text(self.readme, text)
+
+    def read_classes(self) -> tuple[str, ...]:
+        """The class names the run was trained with, in the order of its scores.
+
+        Raises:
+          UserError: the folder holds no run.
+        """
+        try:
+            return tuple(self.classes.read_text(encoding="utf-8").splitlines())
+        except FileNotFoundError:
+            raise UserError(
+                f"{self.root} holds no run ({self.classes.name} is missing): train there first"
+            ) from None
+
+    def _starts(self) -> list[dict[str, Any]]:
+        return read_json(self.env, {"starts": []})["starts"]
+
+
+def command() -> str:
+    """The command line of this process, as a shell takes it."""
+    return shlex.join(sys.orig_argv)
+
+
+def _headline(name: str, summary: dict[str, Any]) -> str:
+    return (
+        f"* {name}: mAP {summary['map']:.2f}, {summary['map_voc']:.2f} by VOC's formula, over "
+        f"{summary['num_images']} images at {summary['image_px']} px ({summary['weights']} "
+        f"weights, step {summary['step']})"
     )
-    write_json(folder / "config.json", config)
-    write_text(folder / "classes.txt", "".join(name + "\n" for name in class_names))
-    write_json(folder / "env.json", {"starts": starts})
-    return notes
 
 
-def write_end(folder: Path) -> None:
-    """Notes in `env.json` that this start ended by itself, and when."""
-    env = read_json(folder / "env.json", {"starts": []})
-    for start in env["starts"][-1:]:
-        start["end"] = _now()
-    write_json(folder / "env.json", env)
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
 
 
-def read_classes(folder: Path) -> tuple[str, ...]:
-    """The class names a run was trained with, in the order of its scores.
-
-    Raises:
-      UserError: the workdir holds no run.
-    """
+def _git_commit() -> str | None:
+    """Commit of the code, with a mark where files differ from it; None outside a checkout."""
+    words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    folder = Path(__file__).parent
     try:
-        return tuple((folder / "classes.txt").read_text(encoding="utf-8").splitlines())
-    except FileNotFoundError:
-        raise UserError(
-            f"{folder} holds no run (classes.txt is missing): train there first"
-        ) from None
+        done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None
 
 
-def write_readme(folder: Path, *, title: str) -> None:
-    """Writes the model card: the numbers so far, the command, and what each file is.
-
-    Args:
-      folder: the workdir.
-      title: one line.
-    """
-    results = [
-        f"* {path.parent.name}: mAP {summary['map']:.2f}, {summary['map_voc']:.2f} by VOC's "
-        f"formula, over {summary['num_images']} images ({summary['weights']} weights, step "
-        f"{summary['step']})"
-        for path in sorted(folder.glob("eval/*/summary.json"))
-        if (summary := read_json(path, {})).get("map") is not None
-    ]
-    starts = read_json(folder / "env.json", {"starts": []})["starts"]
-    command = starts[-1]["command"] if starts else shlex.join(sys.orig_argv)
-    text = README.format(
-        title=title, results="\n".join(results) or "Not evaluated yet.", command=command
-    )
-    write_text(folder / "README.md", text)
-
-
-README = """# {title}
+_README = """# {title}
 
 {results}
 
@@ -195,7 +268,7 @@ The same command continues the run; when it is finished it shows the result.
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |
 | `tb/` | the same for TensorBoard |
 | `checkpoints/` | orbax: the last ones and the best by validation mAP |
-| `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, precision, recall and F1, percent |
+| `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, F1, and how it was evaluated |
 | `eval/DATASET_SPLIT/per_class.csv` | the same numbers and the counts of each class |
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
 | `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
@@ -205,18 +278,3 @@ The same command continues the run; when it is finished it shows the result.
 | `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
 | `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
 """
-
-
-def _now() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%S%z")
-
-
-def _git_commit() -> str | None:
-    """Commit of the code, with a mark where files differ from it; None outside a checkout."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    root = Path(__file__).parent
-    try:
-        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=10)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None

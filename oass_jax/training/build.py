@@ -16,7 +16,8 @@ from oass_jax.run import build
 from oass_jax.run.build import Batch
 from oass_jax.run.state import TrainState
 from oass_jax.training import optimizer
-from oass_jax.training.step import Method, train_step
+from oass_jax.training.method import Method
+from oass_jax.training.step import train_step
 
 
 class Schedule(NamedTuple):

@@ -5,12 +5,11 @@ import logging
 import math
 from pathlib import Path
 
-import jax
 import rich.console
 import rich.progress
 import tensorboardX
 
-from oass_jax.run import workdir
+from oass_jax.run.workdir import Workdir
 
 logger = logging.getLogger(__name__)
 
@@ -18,21 +17,20 @@ logger = logging.getLogger(__name__)
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to the events in `tb/`, from process 0 of a run."""
 
-    def __init__(self, folder: Path, *, step: int):
+    def __init__(self, folder: Workdir, *, step: int):
         """Opens the files and cuts what was written after the step that is resumed.
 
         Args:
           folder: the workdir.
           step: the restored step; 0 for a new run.
         """
-        self._first = jax.process_index() == 0
-        if not self._first:
+        self._writes = folder.writes
+        if not self._writes:
             return
-        path = folder / "metrics.jsonl"
-        workdir.write_text(path, "".join(_lines_until(path, step)))
-        self._jsonl = path.open("a", encoding="utf-8")
+        folder.write_text(folder.metrics, "".join(_lines_until(folder.metrics, step)))
+        self._jsonl = folder.metrics.open("a", encoding="utf-8")
         self._events = tensorboardX.SummaryWriter(
-            str(folder / "tb"), purge_step=step + 1 if step else None, write_to_disk=True
+            str(folder.events), purge_step=step + 1 if step else None, write_to_disk=True
         )
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -42,7 +40,7 @@ class MetricWriter:
           step: steps done.
           metrics: names such as `train/loss` or `val/map`.
         """
-        if not self._first:
+        if not self._writes:
             return
         finite = {name: x if math.isfinite(x) else None for name, x in metrics.items()}
         self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
@@ -52,7 +50,7 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flushes and closes the files."""
-        if self._first:
+        if self._writes:
             self._jsonl.close()
             self._events.close()
 
@@ -72,15 +70,16 @@ def _lines_until(path: Path, step: int) -> list[str]:
 class Console:
     """Progress for a person: one bar on a terminal, plain lines in a pipe, from process 0."""
 
-    def __init__(self, *, step: int, total_steps: int):
+    def __init__(self, *, step: int, total_steps: int, quiet: bool):
         """Starts the bar.
 
         Args:
           step: steps done so far.
           total_steps: steps of the whole run.
+          quiet: print nothing, as every process of a run but the first.
         """
         self._total_steps = total_steps
-        self._console = rich.console.Console(quiet=jax.process_index() != 0, highlight=False)
+        self._console = rich.console.Console(quiet=quiet, highlight=False)
         self._bar = None
         if self._console.is_terminal:
             columns = (

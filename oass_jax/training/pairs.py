@@ -63,11 +63,13 @@ def take(pairs: Pairs, number: jax.Array, chunk: int) -> Pairs:
 
 
 def sum_over_pairs(
-    pairs_fn: Callable[[Tree, Tree, Pairs], tuple[jax.Array, Tree]],
-    inputs: tuple[Tree, Tree],
-    constants: tuple[Tree, Tree],
-    label: jax.Array,
+    pairs_fn: Callable[[Tree, jax.Array, Tree, Tree, Pairs], tuple[jax.Array, Tree]],
     *,
+    params: Tree,
+    cam: jax.Array,
+    shared: Tree,
+    per_image: Tree,
+    label: jax.Array,
     chunk: int,
     mesh: Mesh,
 ) -> tuple[jax.Array, Tree]:
@@ -76,11 +78,13 @@ def sum_over_pairs(
     Packing the whole batch at once would move images and maps between devices.
 
     Args:
-      pairs_fn: `(inputs, constants, pairs)` of one chunk -> its loss and a tree of scalars to be
-        summed. It has to multiply by `pairs.weight`. Closes over nothing that is traced.
-      inputs: what the loss is differentiated by: a tree that every pair sees whole, and a tree of
-        `[B, ...]` of which it sees its image's row.
-      constants: the same, of what else it needs; trees of dictionaries or tuples.
+      pairs_fn: `(params, cam, shared, per_image, pairs)` of one chunk -> its loss and a tree of
+        scalars to be summed. `cam` and `per_image` are then those of each pair's image, `[P, ...]`.
+        It has to multiply by `pairs.weight`. Closes over nothing that is traced.
+      params: tree that every pair sees whole, with gradient.
+      cam: `[B, h, w, C]`, with gradient.
+      shared: tree that every pair sees whole, without gradient.
+      per_image: tree of `[B, ...]`, without gradient.
       label: `[B, C]`, 1 for the classes that are present.
       chunk: pairs that a device computes together.
       mesh: one axis, `data`, over which the batch is split.
@@ -90,26 +94,24 @@ def sum_over_pairs(
     """
 
     def chunk_fn(inputs: Tree, constants: Tree, number: jax.Array) -> tuple[jax.Array, Tree]:
-        (whole, rows), (whole_constants, row_constants, pairs) = inputs, constants
+        (params, cam), (shared, per_image, pairs) = inputs, constants
         pairs = take(pairs, number, chunk)
-        rows, row_constants = jax.tree.map(lambda x: x[pairs.image], (rows, row_constants))
-        return pairs_fn((whole, rows), (whole_constants, row_constants), pairs)
+        cam, per_image = jax.tree.map(lambda x: x[pairs.image], (cam, per_image))
+        return pairs_fn(params, cam, shared, per_image, pairs)
 
-    def device_fn(whole: Tree, rows: Tree, label: jax.Array) -> Tree:
-        (inputs_whole, constants_whole), (inputs_rows, constants_rows) = whole, rows
+    def device_fn(params: Tree, shared: Tree, cam: jax.Array, per_image: Tree, label: Tree) -> Tree:
         pairs, num_chunks = pack(label, chunk)
-        inputs, constants = (inputs_whole, inputs_rows), (constants_whole, constants_rows, pairs)
-        total = sum_chunks(chunk_fn, inputs, constants, num_chunks)
+        total = sum_chunks(chunk_fn, (params, cam), (shared, per_image, pairs), num_chunks)
         return jax.tree.map(lambda x: x[None], total)
 
     everywhere, split = PartitionSpec(), PartitionSpec("data")
     sums = jax.shard_map(
         device_fn,
         mesh=mesh,
-        in_specs=(everywhere, split, split),
+        in_specs=(everywhere, everywhere, split, split, split),
         out_specs=split,
         check_vma=False,  # it does not know loops of differing length
-    )((inputs[0], constants[0]), (inputs[1], constants[1]), label)
+    )(params, shared, cam, per_image, label)
     return jax.tree.map(jnp.sum, sums)
 
 

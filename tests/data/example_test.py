@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oass_jax.data.example import ExampleReader, Split, stack_examples
+from oass_jax.data.example import ExampleReader, ReadOptions, Split, stack_examples
 from oass_jax.errors import UserError
 
 
@@ -36,9 +36,13 @@ SPLIT = Split(
 )
 
 
+OPTIONS = ReadOptions(
+    canvas_px=16, max_boxes=3, difficult="positive", num_workers=0, num_threads=0, cache=False
+)
+
+
 def reader(**changes):
-    arguments = {"fit_px": 16, "max_boxes": 3, "difficult": "positive", "cache": False} | changes
-    return ExampleReader(SPLIT, **arguments)
+    return ExampleReader(SPLIT, dataclasses.replace(OPTIONS, **changes))
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 import json
 import os
@@ -11,17 +12,11 @@ from oass_jax.data import pipeline
 from oass_jax.data.pipeline import eval_batches, train_batches
 from oass_jax.errors import UserError
 
-EVAL = {
-    "batch_size": 4,
-    "canvas_px": 50,
-    "max_boxes": 56,
-    "difficult": "positive",
-    "num_workers": 0,
-    "num_threads": 2,
-    "process_index": 0,
-    "process_count": 1,
-}
-TRAIN = EVAL | {"seed": 3, "start_step": 0, "cache": False}
+OPTIONS = pipeline.ReadOptions(
+    canvas_px=50, max_boxes=56, difficult="positive", num_workers=0, num_threads=2, cache=False
+)
+EVAL = {"batch_size": 4, "process_index": 0, "process_count": 1}
+TRAIN = EVAL | {"seed": 3, "start_step": 0}
 
 
 @pytest.fixture(scope="session")
@@ -34,8 +29,17 @@ def val(voc_data_dir):
     return pipeline.open_split("voc/2012", "val", data_dir=voc_data_dir, manual_dir=None)
 
 
+def with_changes(changes):
+    """The reading options with those of the changes that are theirs, and the other changes."""
+    names = {field.name for field in dataclasses.fields(OPTIONS)}
+    options = {name: value for name, value in changes.items() if name in names}
+    others = {name: value for name, value in changes.items() if name not in names}
+    return dataclasses.replace(OPTIONS, **options), others
+
+
 def train(split, count, **changes):
-    return list(itertools.islice(train_batches(split, **TRAIN | changes), count))
+    options, others = with_changes(changes)
+    return list(itertools.islice(train_batches(split, options, **TRAIN | others), count))
 
 
 def assert_same(actual, expected):
@@ -94,7 +98,8 @@ def test_hosts_share_the_batch_of_one(split, count):
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_evaluation_is_one_pass_in_order_with_padding(val, num_workers):
     batch_size = len(val) - 1
-    first, last = eval_batches(val, **EVAL | {"batch_size": batch_size, "num_workers": num_workers})
+    options = dataclasses.replace(OPTIONS, num_workers=num_workers)
+    first, last = eval_batches(val, options, **EVAL | {"batch_size": batch_size})
     assert first["mask"].all()
     assert last["mask"].tolist() == [True] + [False] * (batch_size - 1)
     index = np.concatenate([first["index"], last["index"]])
@@ -104,7 +109,7 @@ def test_evaluation_is_one_pass_in_order_with_padding(val, num_workers):
 
 def test_hosts_evaluate_the_same_number_of_batches(val):
     arguments = EVAL | {"batch_size": 2, "process_count": 2}
-    parts = [list(eval_batches(val, **arguments | {"process_index": i})) for i in range(2)]
+    parts = [list(eval_batches(val, OPTIONS, **arguments | {"process_index": i})) for i in range(2)]
     assert len(parts[0]) == len(parts[1])
     index = [np.concatenate([a["index"], b["index"]]) for a, b in zip(*parts, strict=True)]
     real = [i for i in np.concatenate(index) if i >= 0]
@@ -112,7 +117,7 @@ def test_hosts_evaluate_the_same_number_of_batches(val):
 
 
 def test_labels_boxes_and_sizes_of_the_records(val):
-    batches = list(eval_batches(val, **EVAL))
+    batches = list(eval_batches(val, OPTIONS, **EVAL))
     for batch in batches:
         for row in np.flatnonzero(batch["mask"]):
             record = val.source[int(batch["index"][row])]
@@ -138,7 +143,9 @@ def test_a_slice_of_a_split(voc_data_dir, val):
 def test_settings_that_do_not_fit_are_refused(split):
     with pytest.raises(UserError, match=r"data\.cache needs data\.num_workers=0"):
         train(split, 1, cache=True, num_workers=1)
-    with pytest.raises(UserError, match="a batch of 4 cannot be shared by 3 processes"):
+    with pytest.raises(
+        UserError, match="a batch of 4 cannot be shared by 3 processes: make batch_size "
+    ):
         train(split, 1, process_count=3)
 
 
@@ -149,20 +156,23 @@ def test_too_few_slots_is_a_sentence_even_from_a_worker(split, num_workers):
 
 
 def test_fingerprint_tells_inputs_apart(split, val):
-    arguments = {
-        "batch_size": 4,
-        "seed": 1,
-        "canvas_px": 50,
-        "max_boxes": 56,
-        "difficult": "positive",
-    }
-    first = pipeline.fingerprint(split, **arguments)
+    def fingerprint(split, **changes):
+        options, others = with_changes(changes)
+        return pipeline.fingerprint(split, options, **{"batch_size": 4, "seed": 1} | others)
+
+    first = fingerprint(split)
     assert json.loads(json.dumps(first)) == first
-    assert first == pipeline.fingerprint(split, **arguments)
-    assert first != pipeline.fingerprint(val, **arguments)
+    assert first == fingerprint(split)
+    assert first != fingerprint(val)
     others = {"batch_size": 8, "seed": 2, "canvas_px": 51, "max_boxes": 9, "difficult": "ignore"}
     for field, value in others.items():
-        assert pipeline.fingerprint(split, **arguments | {field: value}) != first
+        assert fingerprint(split, **{field: value}) != first
+    # How fast it is read changes no batch.
+    assert fingerprint(split, num_threads=7, num_workers=1) == first
+    assert list(first) == [
+        *("dataset", "version", "split", "sources", "num_records", "batch_size", "seed"),
+        *("canvas_px", "max_boxes", "difficult"),
+    ]
 
 
 PROGRAM = """
@@ -174,7 +184,8 @@ from absl import app
 def main(_):
     from oass_jax.data import pipeline
     split = pipeline.open_split("voc/2012", "train_aug", data_dir=sys.argv[1], manual_dir=None)
-    batches = pipeline.train_batches(split, **{arguments})
+    options = pipeline.ReadOptions(**{options})
+    batches = pipeline.train_batches(split, options, **{arguments})
     print([next(batches)["index"].tolist() for _ in range(3)])
     print("tensorflow" in sys.modules)
 
@@ -188,8 +199,8 @@ FORBID_JAX = "sys.modules['jax'] = None"
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_path, num_workers):
     program = tmp_path / "program.py"
-    arguments = TRAIN | {"num_workers": num_workers}
-    program.write_text(PROGRAM.format(forbid=FORBID_JAX, arguments=arguments))
+    options = dataclasses.asdict(OPTIONS) | {"num_workers": num_workers}
+    program.write_text(PROGRAM.format(forbid=FORBID_JAX, options=options, arguments=TRAIN))
     done = subprocess.run(
         [sys.executable, str(program), str(voc_data_dir)],
         capture_output=True,

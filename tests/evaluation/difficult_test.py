@@ -43,17 +43,10 @@ def split(voc_files, write_tar, tmp_path_factory):
     ],
 )
 def test_average_precision_by_hand(difficult, ap, ap_voc, split):
-    batches = pipeline.eval_batches(
-        split,
-        batch_size=4,
-        canvas_px=32,
-        max_boxes=4,
-        difficult=difficult,
-        num_workers=0,
-        num_threads=0,
-        process_index=0,
-        process_count=1,
+    options = pipeline.ReadOptions(
+        canvas_px=32, max_boxes=4, difficult=difficult, num_workers=0, num_threads=0, cache=False
     )
+    batches = pipeline.eval_batches(split, options, batch_size=4, process_index=0, process_count=1)
 
     def predict_fn(batch):
         score = np.repeat(-batch["index"][:, None], len(split.class_names), axis=1)

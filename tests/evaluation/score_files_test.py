@@ -5,28 +5,35 @@ import numpy as np
 import pytest
 
 from oass_jax.evaluation import average_precision, score_files
-from oass_jax.run import workdir
+from oass_jax.run.workdir import Workdir
 
 CLASS_NAMES = ("cat", "dog", "owl")
 LABEL = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0]], np.int8)
 LOGITS = np.array([[2.0, -1.0, 0.0], [1.0, 3.0, 0.5], [0.0, 9.0, -2.0]], np.float32)
 
 
-def write(folder, *, dataset="voc/2012", split="val", label=LABEL):
-    score_files.write_evaluation(
-        folder,
+def write(root, *, dataset="voc/2012", split="val", label=LABEL):
+    about = {"dataset": dataset, "split": split, "step": 7, "weights": "student"}
+    evaluation = score_files.Evaluation(
         dataset=dataset,
         split=split,
+        challenge="VOC2012" if dataset == "voc/2012" else None,
+        competition="comp2",
         class_names=CLASS_NAMES,
         filenames=["a.jpg", "b,.jpg", "ç.jpg"],
         label=label,
         prediction=LOGITS,
         scores={"student/base": LOGITS, "ema/base": -LOGITS},
         result=average_precision.mean_average_precision(LOGITS, label),
-        competition="comp2",
-        about={"step": 7, "weights": "student"},
+        summary=score_files.summarize(CLASS_NAMES, LOGITS, label) | about,
     )
-    return score_files.evaluation_folder(folder, dataset, split)
+    folder = Workdir(root)
+    score_files.write(folder, evaluation)
+    return folder.evaluation(dataset, split)
+
+
+def table_of(folder):
+    return score_files.result_table(json.loads((folder / "summary.json").read_text()), folder)
 
 
 def test_summary_and_tables(tmp_path):
@@ -60,22 +67,13 @@ def test_precision_and_recall_of_the_summary(tmp_path):
 
 
 def test_the_table_of_an_evaluation(tmp_path):
-    assert score_files.result_table(tmp_path, "voc/2012", "val") == ""
     folder = write(tmp_path)
-    table = score_files.result_table(tmp_path, "voc/2012", "val")
+    table = table_of(folder)
     assert "owl        no positives" in table
     assert "mAP         91.67" in table
     f1 = "CF1 90.91  OF1 66.67"
     assert f"  {f1} (threshold 0.5)  {f1} (top 3)\n" in table
     assert table.endswith(f"written to {folder}")
-
-
-def test_a_summary_of_an_older_version_is_shown(tmp_path):
-    path = write(tmp_path) / "summary.json"
-    summary = json.loads(path.read_text())
-    del summary["precision_recall"]
-    workdir.write_json(path, summary)
-    assert "CF1" not in score_files.result_table(tmp_path, "voc/2012", "val")
 
 
 def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
@@ -90,10 +88,11 @@ def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
     assert dtypes == {"label": "int8", "prediction": "float32", "ema/base": "float32"}
     again = score_files.recompute_summary(folder / "scores.npz")
     summary = json.loads((folder / "summary.json").read_text())
-    assert again | {"step": 7, "weights": "student"} == summary
+    about = {"dataset": "voc/2012", "split": "val", "step": 7, "weights": "student"}
+    assert again | about == summary
 
 
-def test_voc_gets_files_for_its_server_and_others_do_not(tmp_path):
+def test_a_challenge_gets_files_for_its_server_and_others_do_not(tmp_path):
     folder = write(tmp_path, split="test")
     path = "results/VOC2012/Main/comp2_cls_test_cat.txt"
     assert (folder / path).read_text() == "a 2.0\nb, 1.0\nç 0.0\n"
@@ -116,9 +115,9 @@ def test_a_split_without_labels_is_told_in_one_line(tmp_path):
     assert summary["map_voc"] is None
     assert set(summary["ap"].values()) == {None}
     assert set(summary["precision_recall"]["threshold_0.5"].values()) == {None}
-    assert score_files.result_table(tmp_path, "voc/2012", "test") == (
+    assert table_of(folder) == (
         "voc/2012 test, 3 images, step 7: there are no labels to score the predictions with; "
         f"{folder}/results.tgz is for the server"
     )
     other = write(tmp_path, dataset="digit_scenes", label=np.zeros_like(LABEL))
-    assert score_files.result_table(tmp_path, "digit_scenes", "val").endswith(f"with; see {other}")
+    assert table_of(other).endswith(f"with; see {other}")

@@ -10,7 +10,7 @@ SCORES = np.array([[1.5, -0.1], [-12.25, 1e-7], [np.float32(1) / 3, 3e7]], np.fl
 
 def files(**changes):
     arguments = {
-        "dataset": "voc/2012",
+        "challenge": "VOC2012",
         "split": "test",
         "competition": "comp2",
         "class_names": ("cat", "dog"),
@@ -32,8 +32,8 @@ def test_a_file_a_class_and_a_line_an_image():
     }
 
 
-def test_names_follow_data_set_split_and_competition():
-    names = files(dataset="voc/2007", split="val", competition="comp1").keys()
+def test_names_follow_challenge_split_and_competition():
+    names = files(challenge="VOC2007", split="val", competition="comp1").keys()
     assert min(names) == "results/VOC2007/Main/comp1_cls_val_cat.txt"
 
 

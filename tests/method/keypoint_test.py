@@ -18,7 +18,7 @@ def scene(maps, label, valid=None, boxes=(), box_label=()):
     valid = jnp.ones(cam.shape[:3], bool) if valid is None else jnp.array([valid])
     boxes = jnp.array(boxes, jnp.float32).reshape(1, -1, 4)
     box_label = jnp.array(box_label, jnp.int32).reshape(1, -1)
-    return keypoint.Scene(cam, jnp.array([label]), valid, boxes, box_label)
+    return keypoint.KeypointInputs(cam, jnp.array([label]), valid, boxes, box_label)
 
 
 def pair(values, valid=None):

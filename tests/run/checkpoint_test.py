@@ -3,16 +3,20 @@ import shutil
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from oass_jax.errors import UserError
-from oass_jax.run.checkpoint import Checkpoints
+from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 
 INPUT = {"seed": 0, "batch_size": 4}
 
 
 def state(value, dtype=jnp.float32):
-    return {"step": jnp.array(value, jnp.int32), "params": {"w": jnp.full((64, 64), value, dtype)}}
+    return {
+        MODEL: {"params": {"w": jnp.full((64, 64), value, dtype)}, "batch_stats": {}},
+        OPTIMIZER: {"step": jnp.array(value, jnp.int32)},
+    }
 
 
 def like(tree):
@@ -46,7 +50,7 @@ def test_restores_the_last(checkpoints):
     save(checkpoints, 1, 2, 3)
     restored, step = restore(checkpoints)
     assert step == 3
-    assert (np.asarray(restored["params"]["w"]) == 3).all()
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 3).all()
 
 
 def test_keeps_the_last_two_and_the_best(tmp_path, checkpoints):
@@ -73,7 +77,7 @@ def test_a_step_is_saved_once(checkpoints):
 
 def damage(folder, step):
     """Flips one bit in the middle of the largest file of a step."""
-    files = [f for f in (folder / str(step) / "state").rglob("*") if f.is_file()]
+    files = [f for f in (folder / str(step) / "model").rglob("*") if f.is_file()]
     largest = max(files, key=lambda f: f.stat().st_size)
     data = bytearray(largest.read_bytes())
     data[len(data) // 2] ^= 1
@@ -85,7 +89,7 @@ def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
     damage(tmp_path / "checkpoints", 2)
     restored, step = restore(checkpoints)
     assert step == 1
-    assert (np.asarray(restored["params"]["w"]) == 1).all()
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 1).all()
     save(checkpoints, 2)  # the run comes by again, and mends it
     assert restore(checkpoints)[1] == 2
 
@@ -110,7 +114,7 @@ def test_walks_back_over_values_that_can_be_read_but_were_not_saved(tmp_path, ch
 
 def test_walks_back_over_missing_files(tmp_path, checkpoints):
     save(checkpoints, 1, 2)
-    for file in (tmp_path / "checkpoints" / "2" / "state").rglob("*"):
+    for file in (tmp_path / "checkpoints" / "2" / "optimizer").rglob("*"):
         if file.is_file():
             file.unlink()
     assert restore(checkpoints)[1] == 1
@@ -136,7 +140,7 @@ def test_refuses_another_dtype_or_network(checkpoints):
     with pytest.raises(UserError, match=r"not of this config.*float32.*bfloat16"):
         restore(checkpoints, tree=state(0, jnp.bfloat16))
     with pytest.raises(UserError, match="not of this config"):
-        restore(checkpoints, tree=state(0) | {"more": jnp.zeros(3)})
+        restore(checkpoints, tree=state(0) | {OPTIMIZER: {"more": jnp.zeros(3)}})
 
 
 def test_a_killed_save_is_not_a_checkpoint(tmp_path, checkpoints):
@@ -158,5 +162,27 @@ def test_restores_onto_another_number_of_devices(checkpoints):
     checkpoints.save(jax.device_put(state(5), everywhere), step=5, fingerprint=INPUT, val_map=None)
     checkpoints.wait()
     restored, _ = restore(checkpoints)
-    assert len(restored["params"]["w"].sharding.device_set) == 1
-    assert (np.asarray(restored["params"]["w"]) == 5).all()
+    assert len(restored[MODEL]["params"]["w"].sharding.device_set) == 1
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 5).all()
+
+
+def test_reads_only_the_items_asked_for(tmp_path, checkpoints):
+    save(checkpoints, 1)
+    for file in (tmp_path / "checkpoints" / "1" / "optimizer").rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"")
+    restored, _ = restore(checkpoints, tree={MODEL: state(0)[MODEL]}, fingerprint=None)
+    assert restored.keys() == {MODEL}
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 1).all()
+
+
+def test_refuses_a_checkpoint_of_version_0_1(tmp_path, checkpoints):
+    manager = ocp.CheckpointManager(tmp_path / "old", item_names=("state", "record"))
+    record = {"leaves": {}, "input": INPUT}
+    args = {"state": ocp.args.StandardSave(state(1)), "record": ocp.args.JsonSave(record)}
+    manager.save(1, args=ocp.args.Composite(**args))
+    manager.close()
+    old = Checkpoints(tmp_path / "old", keep_last=2)
+    with pytest.raises(UserError, match=r"^checkpoint 1 in .* was written by version 0.1"):
+        restore(old)
+    old.close()

@@ -3,23 +3,25 @@ import json
 import pytest
 
 from oass_jax.errors import UserError
-from oass_jax.run import workdir
+from oass_jax.run.workdir import Workdir
 
 CONFIG = {"batch_size": 4, "loss": {"alpha_p": 0.5}, "augment": {"long_side_px": (3, 4)}}
 
 
 def start(folder, step=0, config=CONFIG):
-    return workdir.write_start(folder, step=step, config=config, class_names=("cat", "dog"))
+    return Workdir(folder).write_start(
+        step=step, config=config, class_names=("cat", "dog"), devices=["cpu"], num_processes=1
+    )
 
 
 def test_starts_are_kept_one_after_another(tmp_path):
     assert start(tmp_path) == []
-    workdir.write_end(tmp_path)
+    Workdir(tmp_path).write_end()
     assert start(tmp_path, step=10) == []
     starts = json.loads((tmp_path / "env.json").read_text())["starts"]
     assert [s["step"] for s in starts] == [0, 10]
     assert [bool(s["end"]) for s in starts] == [True, False]
-    assert workdir.read_classes(tmp_path) == ("cat", "dog")
+    assert Workdir(tmp_path).read_classes() == ("cat", "dog")
 
 
 def test_a_changed_field_is_told(tmp_path):
@@ -36,20 +38,47 @@ def test_starts_that_come_to_nothing_are_told(tmp_path):
 
 
 def test_a_readme_gathers_every_evaluation(tmp_path):
-    workdir.write_readme(tmp_path, title="t")
+    Workdir(tmp_path).write_readme(title="t")
     assert "Not evaluated yet." in (tmp_path / "README.md").read_text()
     summary = {"map": 91.5, "map_voc": 92.0, "num_images": 3, "weights": "ema", "step": 2}
-    workdir.write_json(tmp_path / "eval" / "voc-2012_val" / "summary.json", summary)
-    workdir.write_readme(tmp_path, title="t")
-    assert "voc-2012_val: mAP 91.50, 92.00 by VOC's" in (tmp_path / "README.md").read_text()
+    folder = Workdir(tmp_path)
+    path = folder.evaluation("voc/2012", "val") / "summary.json"
+    folder.write_json(path, summary | {"image_px": 448})
+    Workdir(tmp_path).write_readme(title="t")
+    text = (tmp_path / "README.md").read_text()
+    assert "voc-2012_val: mAP 91.50, 92.00 by VOC's formula, over 3 images at 448 px" in text
 
 
 def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="choose another --workdir"):
-        workdir.create(tmp_path / "file" / "run")
+        Workdir(tmp_path / "file" / "run").create()
 
 
 def test_an_empty_folder_holds_no_run(tmp_path):
     with pytest.raises(UserError, match="holds no run"):
-        workdir.read_classes(tmp_path)
+        Workdir(tmp_path).read_classes()
+
+
+def test_a_process_that_does_not_write_leaves_nothing(tmp_path):
+    folder = Workdir(tmp_path / "run", writes=False)
+    folder.create()
+    assert (
+        folder.write_start(
+            step=0, config=CONFIG, class_names=("cat",), devices=["cpu"], num_processes=2
+        )
+        == []
+    )
+    folder.write_end()
+    folder.write_readme(title="t")
+    folder.write_csv(folder.evaluation("voc/2012", "val") / "per_class.csv", ["a"], [[1]])
+    assert list(tmp_path.rglob("*")) == [folder.root]
+
+
+def test_a_file_is_written_whole_or_not(tmp_path, monkeypatch):
+    folder = Workdir(tmp_path)
+    folder.write_text(folder.readme, "first")
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        folder.write_text(folder.readme, "second")
+    assert folder.readme.read_text() == "first"

@@ -39,13 +39,12 @@ def test_the_smallest_run_has_a_step():
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
-    config = default_config.get_config()
-    config.batch_size = 12  # conftest gives 8 devices
-    with pytest.raises(UserError, match="choose a multiple of 8"):
-        build.create_mesh(config)
-    config.batch_size, config.num_microbatches = 24, 2
+    mesh = build.create_mesh()  # conftest gives 8 devices
+    build.require_even(mesh, "batch_size", 24)
+    with pytest.raises(UserError, match=r"^batch_size is 12.*choose a multiple of 8"):
+        build.require_even(mesh, "batch_size", 12)
     with pytest.raises(UserError, match=r"2 microbatches on 8 device.s. .* a multiple of 16"):
-        build.create_mesh(config)
+        build.require_even(mesh, "batch_size", 24, num_parts=2)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from oass_jax.image import augment, geometry
 from oass_jax.method import keypoint
 from oass_jax.model.network import Network
 from oass_jax.training import step
+from oass_jax.training.method import Views
 from tests.training.step_test import NUM_CLASSES, NUM_IMAGES, PX, Run, batch, tiny
 
 CHANNEL_WISE = [name for name, strategy in keypoint.KEYPOINTS.items() if strategy.channel_wise]
@@ -23,7 +24,7 @@ def views(label):
     size = np.minimum(data["size"], PX)
     image = augment.keep_images(data["image"][:, :PX, :PX], size)
     window = jnp.stack([jnp.zeros_like(size), size], -1)
-    return step.Views(image, jnp.array(label), window, data["boxes"], data["box_label"])
+    return Views(image, jnp.array(label), window, data["boxes"], data["box_label"])
 
 
 def labels(kind):
@@ -58,7 +59,7 @@ def loop_losses(run, params, views, *, pcl_classes="own"):
     valid = geometry.pixels_inside(views.window, shape, stride)
     sum_pcl = sum_re = 0.0
     for i, c in np.argwhere(np.asarray(views.label) == 1):
-        scene = keypoint.Scene(
+        scene = keypoint.KeypointInputs(
             jax.lax.stop_gradient(cams[i, :, :, c])[None, :, :, None],
             jnp.ones((1, 1)),
             valid[i][None],

@@ -12,6 +12,7 @@ from benchmarks import harness, plan, roof
 from oass_jax import config_file
 from oass_jax.data import pipeline
 from oass_jax.run import build
+from oass_jax.run.workdir import Workdir
 from oass_jax.training import loop
 
 BATCH, PX, CHUNK = 4, 128, 8
@@ -99,10 +100,10 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
     for steps in (4, 4, 10):  # what the first leaves compiled, the others need not compile
         counts.clear()
         config.num_epochs = steps / 10
-        loop.train_and_evaluate(config, tmp_path / str(len(seen)))
+        loop.train_and_evaluate(config, Workdir(tmp_path / str(len(seen))))
         seen.append(counts.copy())
     assert seen[2][compilations] == seen[1][compilations] > 0
     more = {name: seen[2][name] - seen[1][name] for name in counts}
-    assert more["make_array_from_process_local_data"] == 6 * len(loop.FIELDS)
+    assert more["make_array_from_process_local_data"] == 6 * len(pipeline.TRAIN_FIELDS)
     assert more["device_get"] == 6
     assert more["device_put"] == 0

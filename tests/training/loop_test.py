@@ -19,7 +19,8 @@ from oass_jax import config_file
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.evaluation import average_precision, score_files
-from oass_jax.run import workdir
+from oass_jax.run import build
+from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import loop, monitor
 from oass_jax.training.metric_writer import Console, MetricWriter
@@ -132,7 +133,7 @@ def test_the_workdir_is_complete(finished):
 )
 def test_the_title_says_what_makes_the_method(page, method):
     config = config_file.load(page)
-    assert loop.title(config) == f"resnet50 on voc/2012, {method}"
+    assert build.title(config) == f"resnet50 on voc/2012, {method}"
 
 
 def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
@@ -152,7 +153,7 @@ def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
     assert list(summary["ap"]) == list(split.class_names)
     assert summary["num_images"] == 50
     assert summary["step"] == STEPS
-    assert workdir.read_classes(folder) == split.class_names
+    assert Workdir(folder).read_classes() == split.class_names
 
 
 def test_the_summary_can_be_computed_from_the_logits(finished):
@@ -383,10 +384,10 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
         step: int
 
     saved = []
-    writer = MetricWriter(tmp_path, step=0)
+    writer = MetricWriter(Workdir(tmp_path), step=0)
     watched = monitor.Monitor(
         writer,
-        Console(step=4, total_steps=9),
+        Console(step=4, total_steps=9, quiet=False),
         start=4,
         total_steps=9,
         steps_per_epoch=9.0,

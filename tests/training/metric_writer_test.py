@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from oass_jax.run.workdir import Workdir
 from oass_jax.training.metric_writer import Console, MetricWriter
 from oass_jax.training.monitor import DivergedError, Monitor
 
@@ -11,7 +12,7 @@ def lines(folder):
 
 
 def test_one_object_a_line(tmp_path):
-    writer = MetricWriter(tmp_path, step=0)
+    writer = MetricWriter(Workdir(tmp_path), step=0)
     writer.write(10, {"train/loss": 0.5})
     writer.write(20, {"val/map": float("nan")})
     writer.close()
@@ -22,7 +23,7 @@ def test_one_object_a_line(tmp_path):
 def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
     text = '{"step": 10, "a": 1.0}\n{"step": 20, "a": 2.0}\n{"step": 30, "a": 3.0}\n{"st'
     (tmp_path / "metrics.jsonl").write_text(text)
-    writer = MetricWriter(tmp_path, step=20)
+    writer = MetricWriter(Workdir(tmp_path), step=20)
     writer.write(30, {"a": 4.0})
     writer.close()
     assert [(row["step"], row["a"]) for row in lines(tmp_path)] == [(10, 1.0), (20, 2.0), (30, 4.0)]
@@ -30,7 +31,7 @@ def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
 
 @pytest.fixture
 def writer(tmp_path):
-    writer = MetricWriter(tmp_path, step=0)
+    writer = MetricWriter(Workdir(tmp_path), step=0)
     yield writer
     writer.close()
 
@@ -38,7 +39,7 @@ def writer(tmp_path):
 def monitor(writer, log_every=2):
     return Monitor(
         writer,
-        Console(step=0, total_steps=6),
+        Console(step=0, total_steps=6, quiet=False),
         start=0,
         total_steps=6,
         steps_per_epoch=3.0,

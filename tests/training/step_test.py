@@ -12,12 +12,13 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from oass_jax import config_file
 from oass_jax.image import augment
-from oass_jax.method import keypoint
+from oass_jax.method import keypoint, loss
 from oass_jax.model.network import Network
 from oass_jax.model.ssgrl import GraphHead
 from oass_jax.run import build, state
 from oass_jax.training import build as training_build
 from oass_jax.training import step
+from oass_jax.training.method import Views
 
 NUM_CLASSES, NUM_IMAGES, PX = 5, 8, 64
 
@@ -100,7 +101,7 @@ class Run:
         if image is None:
             image = augment.keep_images(data["image"][:, :PX, :PX], np.minimum(data["size"], PX))
         window = jnp.broadcast_to(jnp.array([0, PX]), (NUM_IMAGES, 2, 2))
-        views = step.Views(image, data["label"], window, data["boxes"], data["box_label"])
+        views = Views(image, data["label"], window, data["boxes"], data["box_label"])
         total, (stats, metrics) = step.total_loss(
             params, state, views, network=self.network, method=self.method
         )
@@ -170,7 +171,7 @@ def test_ema_pcl_teaches_the_head_and_leaves_the_encoder(oass):
 def test_tiled_map_is_a_constant_target_with_an_ema_teacher(page, is_constant, monkeypatch):
     run = Run(tiny(page))
     # Whatever L_re does with A_re, no gradient may come back through it.
-    monkeypatch.setattr(step.loss, "reconstruction", lambda cam, cam_re, *_: cam_re.sum((1, 2, 3)))
+    monkeypatch.setattr(loss, "reconstruction", lambda cam, cam_re, *_: cam_re.sum((1, 2, 3)))
 
     def loss_re(params):
         return run.loss(params, run.state)[2]["loss_re"]

@@ -24,6 +24,11 @@ class SceneBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     CLASS_NAMES: ClassVar[tuple[str, ...]]
     DESCRIPTION: ClassVar[str]
 
+    @property
+    def challenge(self) -> str | None:
+        """The challenge whose server takes predictions of this data set; see `example.Split`."""
+        return None
+
     def sources(self, manual_dir: Path) -> dict[str, str]:
         """Fingerprints of the files in a folder that this data set would be made from.
 

@@ -125,6 +125,11 @@ class Voc(SceneBuilder):
 
     MANUAL_DOWNLOAD_INSTRUCTIONS = "Any tars that begin with VOCdevkit/VOC<year>."
 
+    @property
+    def challenge(self) -> str:
+        """See the base class."""
+        return f"VOC{self._year}"
+
     def sources(self, manual_dir: Path) -> dict[str, str]:
         """See the base class: the tars of the year, and the file that defines `train_aug`.
 

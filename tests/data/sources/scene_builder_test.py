@@ -1,6 +1,6 @@
 import numpy as np
 
-from oass_jax.data.prepare import DATASETS
+from oass_jax.data import sources
 from oass_jax.data.sources.scene_builder import scene
 
 
@@ -21,8 +21,10 @@ def test_labels_are_the_classes_ascending_each_once():
 
 def test_all_data_sets_have_the_same_features(tmp_path):
     features = [
-        DATASETS[name](data_dir=tmp_path, config=config).info.features
-        for name, config in (("voc", "2012"), ("voc", "2007"), ("digit_scenes", None))
+        sources.find_builder(name)(
+            data_dir=tmp_path, config=name.partition("/")[2] or None
+        ).info.features
+        for name in ("voc/2012", "voc/2007", "digit_scenes")
     ]
     assert (
         len({str(sorted(f.items(), key=lambda i: i[0])).replace("10", "20") for f in features}) == 1

@@ -1,0 +1,56 @@
+"""Evaluates a checkpoint of a run: its predictions (`--mode=eval`), its class maps (`cam`)."""
+
+from ml_collections import ConfigDict
+
+from oass_jax.evaluation import cam_files, score_files
+from oass_jax.evaluation.cam_evaluator import CamEvaluator
+from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.run import build
+from oass_jax.run.restore import Run, open_run
+from oass_jax.run.workdir import Workdir
+
+
+def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
+    """Evaluates a checkpoint on `config.eval`, writes `eval/DATASET_SPLIT/` and prints the result.
+
+    Args:
+      config: the config of the run; fields of `eval` may differ.
+      folder: the workdir.
+
+    Raises:
+      UserError: there is no such run or checkpoint, or the data set has other classes.
+    """
+    run = _open(config, folder)
+    evaluator = Evaluator(config, run.network, run.mesh, run.class_names)
+    evaluation, _ = evaluator(run.model, run.step)
+    score_files.write(folder, evaluation)
+    folder.write_readme(title=build.title(config))
+    if folder.writes:
+        target = folder.evaluation(evaluation.dataset, evaluation.split)
+        print(score_files.result_table(evaluation.summary, target), flush=True)
+
+
+def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
+    """Measures the class maps of a checkpoint, writes `cams/DATASET_SPLIT/` and prints the result.
+
+    Args:
+      config: the config of the run; fields of `eval` and `cam` may differ.
+      folder: the workdir.
+
+    Raises:
+      UserError: as `evaluate_checkpoint`; or the split has no masks, or a damaged one.
+    """
+    run = _open(config, folder)
+    evaluator = CamEvaluator(config, folder, run.network, run.mesh, run.class_names)
+    summary = evaluator(run.model, run.step)
+    folder.write_readme(title=build.title(config))
+    if folder.writes:
+        target = folder.cams(config.eval.dataset, config.cam.split)
+        print(cam_files.result_table(summary, target), flush=True)
+
+
+def _open(config: ConfigDict, folder: Workdir) -> Run:
+    run = open_run(folder, config=config)
+    if folder.writes:
+        print(f"restored the checkpoint of step {run.step}", flush=True)
+    return run

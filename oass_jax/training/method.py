@@ -1,0 +1,62 @@
+"""What makes a training step supervised, PuzzleCAM or OASS, and what it sees."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+from jax.sharding import Mesh
+
+from oass_jax.method import keypoint, mcar
+
+
+class Views(NamedTuple):
+    """A batch as the network sees it: images and boxes after augmentation.
+
+    Attributes:
+      image: `[B, H, W, 3]` float32, normalised, zero in the padding.
+      label: `[B, C]` int, 1 present, 0 absent, -1 ignored.
+      window: `[B, 2, 2]`, where the image lies on the canvas, see `augment.Placement`.
+      boxes: `[B, M, 4]` float32, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
+      box_label: `[B, M]` int, class of each box, -1 for an unused slot.
+    """
+
+    image: jax.Array
+    label: jax.Array
+    window: jax.Array
+    boxes: jax.Array
+    box_label: jax.Array
+
+
+class Method(NamedTuple):
+    """What makes a step supervised, PuzzleCAM or OASS.
+
+    Attributes:
+      teacher: 'none' (L_cls alone), 'siamese' (the student itself, with gradient: PuzzleCAM) or
+        'ema' (the mean of past encoders: OASS).
+      strategy: from `method.keypoint.KEYPOINTS`, with its options.
+      margin_cells: minimum height and width of a patch.
+      valid_only: choose keypoints on the image only, never on its padding.
+      resize_patches: see `method.puzzle.cut`.
+      alpha_p: step -> weight of L_p-cl.
+      alpha_re: step -> weight of L_re.
+      re_reduction: how L_re of an image is averaged, see `method.loss.reconstruction`.
+      pcl_classes: channel-wise, the classes that L_p-cl of a pair is about: its 'own', or 'all'.
+      ema_decay: largest decay of the EMA.
+      chunk_pairs: channel-wise, the pairs a device computes together.
+      regions: of MCAR's second stream; None for none.
+      mesh: one axis, `data`, over which the batch is split.
+    """
+
+    teacher: str
+    strategy: keypoint.Strategy
+    margin_cells: int
+    valid_only: bool
+    resize_patches: bool
+    alpha_p: Callable[[jax.Array], jax.Array]
+    alpha_re: Callable[[jax.Array], jax.Array]
+    re_reduction: str
+    pcl_classes: str
+    ema_decay: float
+    chunk_pairs: int
+    regions: mcar.Regions | None
+    mesh: Mesh
