@@ -94,22 +94,23 @@ def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
     assert restore(checkpoints)[1] == 2
 
 
-def test_walks_back_over_values_that_can_be_read_but_were_not_saved(tmp_path, checkpoints):
+@pytest.mark.parametrize("item", [MODEL, OPTIMIZER])
+def test_walks_back_over_values_that_can_be_read_but_were_not_saved(item, tmp_path, checkpoints):
     """What orbax does not notice: arrays that decode, in place of those the record is about."""
     save(checkpoints, 1, 2)
     altered = state(2)
-    altered["params"]["w"] = altered["params"]["w"].at[3, 5].set(np.nextafter(np.float32(2), 3))
+    altered[MODEL]["params"]["w"] = altered[MODEL]["params"]["w"].at[3, 5].set(2.0001)
+    altered[OPTIMIZER]["step"] = jnp.array(3, jnp.int32)
     other = Checkpoints(tmp_path / "other", keep_last=1)
     other.save(altered, step=2, fingerprint=INPUT, val_map=None)
     other.close()
-    for item in (tmp_path / "other" / "2").iterdir():
-        if item.is_dir() and item.name != "record":
-            replaced = tmp_path / "checkpoints" / "2" / item.name
-            shutil.rmtree(replaced)
-            shutil.copytree(item, replaced)
+    replaced = tmp_path / "checkpoints" / "2" / item
+    shutil.rmtree(replaced)
+    shutil.copytree(tmp_path / "other" / "2" / item, replaced)
     restored, step = restore(checkpoints)
     assert step == 1
-    assert (np.asarray(restored["params"]["w"]) == 1).all()
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 1).all()
+    assert restored[OPTIMIZER]["step"] == 1
 
 
 def test_walks_back_over_missing_files(tmp_path, checkpoints):
