@@ -69,6 +69,13 @@ def test_a_run_without_evaluation_has_no_best(checkpoints):
     assert checkpoints.best_step() is None
 
 
+@pytest.mark.parametrize("val_map", [0.0, 0.5])
+def test_the_lowest_evaluation_is_better_than_none(val_map, checkpoints):
+    save(checkpoints, 1, val_map=val_map)
+    save(checkpoints, 2)
+    assert checkpoints.best_step() == 1
+
+
 def test_a_step_is_saved_once(checkpoints):
     save(checkpoints, 1, val_map=50.0)
     save(checkpoints, 1)
@@ -113,6 +120,16 @@ def test_walks_back_over_values_that_can_be_read_but_were_not_saved(item, tmp_pa
     assert restored[OPTIMIZER]["step"] == 1
 
 
+def test_a_damaged_checkpoint_is_replaced_though_a_later_one_is_there(tmp_path, checkpoints):
+    save(checkpoints, 1, val_map=50.0)
+    save(checkpoints, 2, 3)
+    for step in (2, 3):
+        damage(tmp_path / "checkpoints", step)
+    assert restore(checkpoints)[1] == 1
+    save(checkpoints, 2)
+    assert restore(checkpoints)[1] == 2
+
+
 def test_walks_back_over_missing_files(tmp_path, checkpoints):
     save(checkpoints, 1, 2)
     for file in (tmp_path / "checkpoints" / "2" / "optimizer").rglob("*"):
@@ -133,6 +150,10 @@ def test_refuses_other_input(checkpoints):
     save(checkpoints, 1)
     with pytest.raises(UserError, match="batch_size was 4 and is now 8"):
         restore(checkpoints, fingerprint=INPUT | {"batch_size": 8})
+    with pytest.raises(UserError, match="crops was None and is now 5"):
+        restore(checkpoints, fingerprint=INPUT | {"crops": 5})
+    with pytest.raises(UserError, match="seed was 0 and is now None"):
+        restore(checkpoints, fingerprint={"batch_size": 4})
     assert restore(checkpoints, fingerprint=None)[1] == 1  # evaluation does not continue the input
 
 
