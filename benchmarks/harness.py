@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 
 from oass_jax import command_line, config_file, default_config
-from oass_jax.errors import UserError
 
 NUM_CLASSES = 20
 POSITIVES = 1.555  # labels an image of train_aug has on average
 
 
-def parser(description: str) -> ArgumentParser:
+def parser(description: str) -> command_line.Parser:
     """The options that every benchmark of a step has."""
-    options = ArgumentParser(description=description.splitlines()[0])
+    options = command_line.Parser(description=description.splitlines()[0])
     options.add_argument("--image_px", type=int, default=128, help="side of the input")
     options.add_argument("--batch_size", type=int, default=16)
     options.add_argument(
@@ -40,11 +39,8 @@ def add_out(options: ArgumentParser) -> None:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Runs a benchmark; a mistake is told in one line."""
-    try:
-        main()
-    except UserError as error:
-        command_line.fail(str(error))
+    """Runs a benchmark; an error of the user's is reported in one line."""
+    command_line.command(lambda _: main())()
 
 
 def label_with(num_pairs: int, batch_size: int, *, num_classes: int = NUM_CLASSES) -> np.ndarray:

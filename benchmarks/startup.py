@@ -78,7 +78,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data_dir = root / "data"
-        prepare = [sys.executable, "-m", "oass_jax.data.prepare", "--dataset=digit_scenes"]
+        prepare = [sys.executable, "-m", "oass_jax.prepare", "--dataset=digit_scenes"]
         subprocess.run([*prepare, f"--data_dir={data_dir}"], check=True, stdout=subprocess.DEVNULL)
         number = 0
 

@@ -1,6 +1,6 @@
 """OASS, `cMax`, without CSI. Table 3: 91.58 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/cmax.py --workdir=runs/cmax
+    python -m oass_jax.main --config=cmax --workdir=runs/cmax
 
 The peak of every label's own map: one cut, one teacher pass and one pair of losses a label.
 """

@@ -1,6 +1,6 @@
 """OASS, `cMax`, with CSI. Table 3: 92.08 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/cmax_csi.py --workdir=runs/cmax_csi
+    python -m oass_jax.main --config=cmax_csi --workdir=runs/cmax_csi
 
 As `cmax.py`, and class-specific instances are classified along; their logits are the prediction.
 """

@@ -1,6 +1,6 @@
 """OASS, `cTopk`, without CSI. Table 3: 92.21 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/ctopk.py --workdir=runs/ctopk
+    python -m oass_jax.main --config=ctopk --workdir=runs/ctopk
 
 The mean of the five highest local maxima of every label's own map.
 """

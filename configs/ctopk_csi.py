@@ -1,6 +1,6 @@
 """OASS, `cTopk`, with CSI. Table 3: 92.05 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/ctopk_csi.py --workdir=runs/ctopk_csi
+    python -m oass_jax.main --config=ctopk_csi --workdir=runs/ctopk_csi
 
 As `ctopk.py`, and class-specific instances are classified along; their logits are the prediction.
 """

@@ -1,6 +1,6 @@
 """OASS, `cTopk-w`, without CSI. Table 3: 92.02 mAP on VOC2012 val, Table 2: 88.43 on test.
 
-    python -m oass_jax.main --config=configs/ctopk_w.py --workdir=runs/ctopk_w
+    python -m oass_jax.main --config=ctopk_w --workdir=runs/ctopk_w
 
 The mean of the five highest local maxima of every label's own map, weighted by their values.
 """

@@ -1,9 +1,9 @@
 """The demo: OASS `max` from random weights on scenes of real handwriting, minutes on two cores.
 
     bash launch/demo.sh
-    python -m oass_jax.main --config=configs/demo.py:ctopk_w_csi --workdir=runs/demo_ctopk_w_csi
+    python -m oass_jax.main --config=demo:ctopk_w_csi --workdir=runs/demo_ctopk_w_csi
 
-Any page of this folder can be named after the colon: its method, on these scenes.
+Any config of this folder can be named after the colon: its method, on these scenes.
 The paper has no row for it. Measured on two CPU cores: 362 images/s, 1.3 GB, 202 s from a fresh
 clone to the result with everything installed on the way; 96.3 mAP (one seed).
 """
@@ -11,13 +11,13 @@ clone to the result with everything installed on the way; 96.3 mAP (one seed).
 from oass_jax import config_file
 
 
-def get_config(page="max"):
+def get_config(method="max"):
     """Returns the configuration of the demo.
 
     Args:
-      page: name of a config in this folder, whose method is trained.
+      method: name of a config in this folder, whose method is trained.
     """
-    config = config_file.load(page)
+    config = config_file.load_method(method)
     config.num_epochs = 12.0
     config.batch_size = 32
     config.log_every_steps = 50

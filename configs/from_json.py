@@ -1,32 +1,15 @@
-"""Replays a run from the `config.json` in its workdir.
+"""A run once more, with every field as in the `config.json` of its workdir.
 
-python -m oass_jax.main --config=configs/from_json.py:WORKDIR/config.json --workdir=WORKDIR
+python -m oass_jax.main --config=from_json:WORKDIR/config.json --workdir=WORKDIR
 """
 
-import json
-
-from oass_jax import default_config
+from oass_jax import config_file
 
 
 def get_config(path):
-    """Returns the default configuration with every value of the JSON file `path`.
+    """Returns the configuration of the run.
 
-    Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is not the `config.json` of a run.
+    Args:
+      path: of its `config.json`.
     """
-    with open(path, encoding="utf-8") as file:
-        values = json.load(file)
-    config = default_config.get_config()
-    try:
-        config.update(_with_tuples(values))
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit this version: {error}") from error
-    return config
-
-
-def _with_tuples(value):
-    # JSON has no tuples, and a field keeps the type of its default.
-    if isinstance(value, dict):
-        return {key: _with_tuples(item) for key, item in value.items()}
-    return tuple(value) if isinstance(value, list) else value
+    return config_file.from_json(path)

@@ -1,6 +1,6 @@
 """OASS, `gt-bbox`, without CSI. Table 3: 92.65 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/gt_bbox.py --workdir=runs/gt_bbox
+    python -m oass_jax.main --config=gt_bbox --workdir=runs/gt_bbox
 
 The mean centre of every label's boxes: an upper bound, since it is told where the objects are.
 """

@@ -1,6 +1,6 @@
 """OASS, `gt-bbox`, with CSI. Tables 1 and 3: 92.62 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/gt_bbox_csi.py --workdir=runs/gt_bbox_csi
+    python -m oass_jax.main --config=gt_bbox_csi --workdir=runs/gt_bbox_csi
 
 As `gt_bbox.py`, and class-specific instances are classified along; their logits are the prediction.
 """

@@ -1,6 +1,6 @@
 """OASS, `Max`, with CSI. Tables 1 and 3: 92.45 mAP on VOC2012 val, Table 2: 84.27 on test.
 
-    python -m oass_jax.main --config=configs/max_csi.py --workdir=runs/max_csi
+    python -m oass_jax.main --config=max_csi --workdir=runs/max_csi
 
 As `max.py`, and class-specific instances are classified along; their logits are the prediction.
 """

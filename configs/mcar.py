@@ -1,6 +1,6 @@
 """MCAR's two streams. Table 1: 90.04 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/mcar.py --workdir=runs/mcar
+    python -m oass_jax.main --config=mcar --workdir=runs/mcar
 
 The regions of the four strongest classes are seen again at full size by the same network; both
 streams are trained, and the higher score counts. Optimiser and input are those of the other rows,

@@ -1,6 +1,6 @@
 """PuzzleCAM, the baseline OASS improves on. Table 1: 89.3 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/puzzlecam.py --workdir=runs/puzzlecam
+    python -m oass_jax.main --config=puzzlecam --workdir=runs/puzzlecam
 
 Four even patches, seen by the student itself with gradient, with PuzzleCAM's own weights: L_p-cl
 counts 1 from the start, L_re grows to 4 over half of the training.

@@ -1,6 +1,6 @@
 """PuzzleCAM with ResNet-101. Table 1: 92.60 mAP on VOC2012 val.
 
-    python -m oass_jax.main --config=configs/puzzlecam_r101.py --workdir=runs/puzzlecam_r101
+    python -m oass_jax.main --config=puzzlecam_r101 --workdir=runs/puzzlecam_r101
 
 As `puzzlecam.py`, with the deeper encoder.
 """

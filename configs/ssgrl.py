@@ -1,6 +1,6 @@
 """SSGRL. Table 1: 91.4 mAP on VOC2012 val with ResNet-50.
 
-    python -m oass_jax.main --config=configs/ssgrl.py --workdir=runs/ssgrl
+    python -m oass_jax.main --config=ssgrl --workdir=runs/ssgrl
 
 Semantic decoupling and a gated graph network over the classes, whose edges are counted from the
 training labels. Label vectors are learned, or read from `--config.model.label_vectors`; optimiser

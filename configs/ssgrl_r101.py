@@ -1,6 +1,6 @@
 """SSGRL with ResNet-101. Table 1: 91.9 mAP on VOC2012 val.
 
-    python -m oass_jax.main --config=configs/ssgrl_r101.py --workdir=runs/ssgrl_r101
+    python -m oass_jax.main --config=ssgrl_r101 --workdir=runs/ssgrl_r101
 
 As `ssgrl.py`, with the deeper encoder.
 """

@@ -1,6 +1,6 @@
 """The baseline without self-supervision: binary cross-entropy alone, no patches and no teacher.
 
-    python -m oass_jax.main --config=configs/supervised.py --workdir=runs/supervised
+    python -m oass_jax.main --config=supervised --workdir=runs/supervised
 
 The paper has no row for it; it is what every row is measured against.
 

@@ -1,8 +1,19 @@
 #!/usr/bin/env bash
 # Trains configs/demo.py on scenes of real handwriting and prints the result.
-#   bash launch/demo.sh [WORKDIR]
+#   bash launch/demo.sh [WORKDIR] [--config.FIELD=VALUE ...]
+#
+# The workdir is runs/demo where none is named. The same command continues.
 set -euo pipefail
-workdir="$(realpath -m "${1:-runs/demo}")"
+case " $* " in *" --help "* | *" -h "*)
+  sed -n '2,/^[^#]/s/^# \{0,1\}//p' "$0"
+  exit
+  ;;
+esac
+workdir=runs/demo
+if [ $# -gt 0 ] && [[ "$1" != -* ]]; then
+  workdir="$1"
+  shift
+fi
 source "$(dirname "$0")/environment.sh"
 install requirements.txt
-exec "$PYTHON" -m oass_jax.main --config=configs/demo.py --workdir="$workdir" "${@:2}"
+exec "$PYTHON" -m oass_jax.main --config=demo --workdir="$(from_caller "$workdir")" "$@"

@@ -4,18 +4,29 @@
 # What was installed is remembered in the environment by the requirements' checksum, so that a
 # second run installs nothing.
 
+caller="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+# from_caller PATH: what it meant where the script was called
+from_caller() {
+  case "$1" in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac
+}
+
+# is_supported PYTHON
+is_supported() {
+  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
+}
 
 find_python() {
   local candidate
   for candidate in python3 python3.12 python3.11 python3.13 python; do
-    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    if is_supported "$candidate"; then
       echo "$candidate"
       return
     fi
   done
   echo "error: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python" >&2
-  return 1
+  return 2
 }
 
 # install FILE...: requirement files
@@ -32,14 +43,18 @@ install() {
   done
 }
 
-if [ -z "${PYTHON:-}" ]; then
-  if [ -n "${VIRTUAL_ENV:-}" ]; then
-    PYTHON="$VIRTUAL_ENV/bin/python"
-  else
-    if [ ! -x .venv/bin/python ]; then
-      python="$(find_python)"
-      "$python" -m venv .venv
-    fi
-    PYTHON=.venv/bin/python
+if [[ "${PYTHON:-}" == */* ]]; then
+  PYTHON="$(from_caller "$PYTHON")"
+elif [ -z "${PYTHON:-}" ] && [ -n "${VIRTUAL_ENV:-}" ]; then
+  PYTHON="$VIRTUAL_ENV/bin/python"
+elif [ -z "${PYTHON:-}" ]; then
+  if [ ! -x .venv/bin/python ]; then
+    python="$(find_python)"
+    "$python" -m venv .venv
   fi
+  PYTHON=.venv/bin/python
+fi
+if ! is_supported "$PYTHON"; then
+  echo "error: $PYTHON is not Python 3.11 or newer; name one with PYTHON=/path/to/python" >&2
+  exit 2
 fi

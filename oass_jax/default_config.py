@@ -145,7 +145,7 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     optimizer.warmup_epochs = 1.0  # (*) linear from 0; then half a cosine to 0
 
     evaluation = config.eval = ml_collections.ConfigDict()
-    evaluation.dataset = config.data.get_ref("dataset")
+    evaluation.dataset = config.data.get_oneway_ref("dataset")  # that of training, if none is set
     evaluation.split = "val"  # 1,449 images: segmentation val
     evaluation.image_px = 512  # side of the canvas; larger images are shrunk
     evaluation.batch_size = 32

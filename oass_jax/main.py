@@ -1,38 +1,94 @@
 """Trains, or evaluates a checkpoint or its class maps.
 
-    python -m oass_jax.main --config=configs/max.py --workdir=runs/max
-    python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=eval
-    python -m oass_jax.main --config=configs/max.py --workdir=runs/max --mode=cam
+    python -m oass_jax.main --config=max --workdir=runs/max
+    python -m oass_jax.main --workdir=runs/max --mode=eval
+    python -m oass_jax.main --workdir=runs/max --mode=cam
 
 The first command continues the run if there is one in the workdir. Every field of the config can be
-set: --config.batch_size=16. The fields are in oass_jax/default_config.py.
+set: --config.batch_size=16. The fields are in oass_jax/default_config.py. The others take the
+config from the workdir; they accept --config.eval.FIELD, --config.cam.FIELD and where the data is.
 """
 
+import argparse
+import logging
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from absl import flags
-from ml_collections import config_flags
+import absl.flags
+import absl.logging
 
-from oass_jax import command_line
-from oass_jax.errors import UserError
+from oass_jax import command_line, config_file, config_flags, default_config
+from oass_jax.errors import UserError, nearest
 
-FLAGS = flags.FLAGS
-
-config_flags.DEFINE_config_file("config", None, "A file of configs/, such as configs/max.py.")
-flags.DEFINE_string("workdir", None, "Folder of the run; made if it does not exist.")
-flags.DEFINE_bool("distributed", False, "One of the processes of a TPU pod or a Slurm job.")
-flags.DEFINE_enum(
-    "mode",
-    "train",
-    ["train", "eval", "cam"],
-    "Train, evaluate a checkpoint, or measure its class maps against segmentation masks.",
-)
+MODES = ("train", "eval", "cam")
 
 
-def main() -> None:
-    """Runs the loop. Imports it late, so that mistakes and worker processes do without jax."""
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Understands the command line.
+
+    Args:
+      argv: without the program.
+
+    Returns:
+      `config`, a checked ConfigDict, `workdir`, `mode` and `distributed`.
+
+    Raises:
+      UserError: there is something wrong with a flag or the config.
+    """
+    parser = command_line.Parser(
+        prog="python -m oass_jax.main",
+        usage="%(prog)s --config=CONFIG --workdir=DIR [--config.FIELD=VALUE ...] [flags]",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="one of those below, or a file of your own: my/config.py")
+    parser.add_argument("--workdir", metavar="DIR", help="of the run; made if it does not exist")
+    parser.add_argument("--mode", default="train", help="train (default), eval or cam")
+    parser.add_argument(
+        "--distributed", action="store_true", help="one of the processes of a TPU pod or Slurm job"
+    )
+    if {"-h", "--help"} & {*argv}:
+        parser.epilog = _list_configs()
+    parser.refuse_unknown(word for word in argv if not config_flags.is_override(word))
+    args, overrides = parser.parse_known_args(argv)
+    if args.mode not in MODES:
+        raise UserError(f"--mode={args.mode}: {nearest(args.mode, MODES)}")
+    if args.mode == "train" and not args.config:
+        raise UserError("--config is missing: --help lists the configs")
+    if not args.workdir:
+        raise UserError("--workdir is missing: name a folder for the run")
+    args.workdir = Path(args.workdir)
+    if args.mode == "train":
+        args.config = config_flags.to_train(args.config, overrides)
+    else:
+        args.config = config_flags.to_evaluate(args.workdir, args.config, overrides)
+    return args
+
+
+def _list_configs() -> str:
+    configs = config_file.descriptions()
+    width = max(map(len, configs))
+    return "\n".join(
+        [
+            f"configs, in {config_file.FOLDER}:",
+            *(f"  {name:<{width}}  {text}" for name, text in configs.items()),
+            "",
+            f"fields, with their defaults and meanings, in {default_config.__file__}",
+        ]
+    )
+
+
+@command_line.command
+def main(argv: Sequence[str]) -> int:
+    """The command. Imports the loop late, so that errors and worker processes do without jax."""
+    args = parse(argv)
+    absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
+    # The libraries warn of what is done on purpose.
+    absl.logging.use_absl_handler()
+    absl.logging.set_verbosity(absl.logging.ERROR)
+    logging.getLogger("oass_jax").setLevel(logging.WARNING)
     _keep_compiled_programs()
     import jax
 
@@ -40,7 +96,7 @@ def main() -> None:
     from oass_jax.run.workdir import Workdir
     from oass_jax.training import loop, monitor
 
-    if FLAGS.distributed:
+    if args.distributed:
         try:
             jax.distributed.initialize()
         except (ValueError, RuntimeError) as error:
@@ -51,14 +107,16 @@ def main() -> None:
         "train": loop.train_and_evaluate,
         "eval": evaluate_run.evaluate_checkpoint,
         "cam": evaluate_run.evaluate_class_maps,
-    }[FLAGS.mode]
+    }[args.mode]
     try:
-        run(FLAGS.config, Workdir(Path(FLAGS.workdir), writes=jax.process_index() == 0))
+        run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
     except monitor.DivergedError as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     except monitor.StoppedError as error:
         print(error)
-        sys.exit(error.status)
+        return error.status
+    return 0
 
 
 def _keep_compiled_programs() -> None:
@@ -73,4 +131,4 @@ def _keep_compiled_programs() -> None:
 
 
 if __name__ == "__main__":
-    command_line.run(main)
+    sys.exit(main())

@@ -6,19 +6,18 @@ A folder of workdirs is searched two levels down. The tables say what is missing
 run shows the paper's figure alone.
 """
 
-import argparse
 import csv
 import io
 import os
+import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
-from oass_jax import config_file
-from oass_jax.command_line import fail
+from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
-from oass_jax.figures.runs import find, flatten, read_all
+from oass_jax.figures.runs import find, read_all
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -26,19 +25,11 @@ FLAGS = {
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        fail(message)
-
-
-def main(argv: Sequence[str] | None = None) -> None:
-    """The command.
-
-    Args:
-      argv: command line without the program, None for the process's own.
-    """
-    parser = _Parser(
-        prog="python -m oass_jax.table", description=__doc__.splitlines()[0], allow_abbrev=False
+@command_line.command
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    parser = command_line.Parser(
+        prog="python -m oass_jax.table", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
         "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="of a run, or a folder of such"
@@ -47,13 +38,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     for flag, (default, text) in FLAGS.items():
         parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
     args = parser.parse_args(argv)
-    try:
-        files = create_files(args.workdirs, evaluation=args.eval, test=args.test)
-        if args.out is not None:
-            _write(args.out, files)
-    except UserError as error:
-        fail(str(error))
-    print(files["tables.md"], end="")
+    text = write_tables(args.workdirs, args.out, evaluation=args.eval, test=args.test)
+    print(text, end="")
+
+
+def write_tables(
+    places: Sequence[Path],
+    out: Path | None,
+    *,
+    evaluation: str | None = None,
+    test: str | None = None,
+) -> str:
+    """Makes the tables, writes them to the folder `out` if there is one, and returns the Markdown.
+
+    Args:
+      places: workdirs, or folders of them.
+      out: None to write nothing.
+      evaluation: see `create_files`.
+      test: see `create_files`.
+
+    Raises:
+      UserError: as `create_files`; or `out` cannot be written to.
+    """
+    files = create_files(places, evaluation=evaluation, test=test)
+    if out is not None:
+        _write(out, files)
+    return files["tables.md"]
 
 
 def create_files(
@@ -89,18 +99,11 @@ def create_files(
         for of_paper in paper.TABLES
         for name in [chosen["--test" if of_paper.number == 2 else "--eval"]]
     ]
-    # Elsewhere, as in the demo, nothing is meant to be as on the pages.
-    if chosen["--eval"] == paper.TABLES[0].evaluation:
-        notes += table.unlike_their_pages(groups[chosen["--eval"]], _pages())
     notes += table.in_no_table(runs, chosen.values())
-    # Both evaluations may have told the same.
-    files = {"tables.md": markdown.markdown(tables, dict.fromkeys(notes))}
+    # Both evaluations may have given the same note.
+    files = {"tables.md": markdown.render(tables, dict.fromkeys(notes))}
     files |= {f"table{one.paper.number}.csv": _csv(markdown.table_rows(one)) for one in tables}
     return files | {"runs.csv": _csv(markdown.run_rows(runs, groups))}
-
-
-def _pages() -> dict[str, dict[str, Any]]:
-    return {name: flatten(config_file.load(name).to_dict()) for name in paper.ROWS}
 
 
 def _csv(rows: list[list[Any]]) -> str:
@@ -122,4 +125,4 @@ def _write(folder: Path, files: dict[str, str]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

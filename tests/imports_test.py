@@ -12,7 +12,7 @@ PACKAGE = ROOT / "oass_jax"
 LAYERS = {
     "errors": 0,
     "default_config": 1,
-    "config_file": 1,
+    "config_file": 2,
     "data": 2,
     "image": 2,
     "method": 3,
@@ -34,6 +34,14 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def imported(module, unwanted):
+    """Which of the unwanted modules the import of a module brings along, as a list is printed."""
+    code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def part(path):
@@ -69,7 +77,7 @@ def test_nothing_needs_tensorflow_or_torch_and_data_no_jax(path):
 
 def test_configs_need_the_defaults_only():
     for path in (ROOT / "configs").glob("*.py"):
-        allowed = {"ml_collections", "json", "oass_jax.default_config", "oass_jax.config_file"}
+        allowed = {"ml_collections", "oass_jax.default_config", "oass_jax.config_file"}
         for module in imports(path):
             assert {module, module.split(".")[0]} & allowed, f"{path}: {module}"
 
@@ -91,11 +99,30 @@ def test_leaves_do_not_read_the_config():
     }
 
 
-def test_the_command_line_is_read_without_jax():
-    heavy = ("jax", "flax", "grain", "tensorflow_datasets")
-    code = f"import sys, oass_jax.main; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["main", "--help"],
+        ["main", "--config=max", "--workdir=w", "--config.batchsize=3"],
+        ["main", "--workdir=w", "--mode=eval"],
+        ["prepare", "--help"],
+        ["prepare", "--datset=voc/2012"],
+        ["sweep", "--help"],
+        ["sweep", "runs", "--configs", "maxx"],
+        ["table", "--help"],
+        ["--help"],
+    ],
+)
+def test_help_and_errors_answer_before_anything_heavy_is_imported(words):
+    heavy = ("jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "scipy")
+    code = (
+        "import sys\nfrom oass_jax import __main__\n"
+        "try:\n    __main__.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
+        f"print([name for name in {heavy} if name in sys.modules])"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
 def test_a_finished_run_is_read_without_jax_or_the_training():

@@ -1,16 +1,10 @@
-r"""Data set name -> tfds data set, prepared the first time it is asked for, and its splits.
+"""Data set name -> tfds data set, prepared the first time it is asked for, and its splits."""
 
-As a command it prepares ahead of time and prints the splits:
-
-    python -m oass_jax.data.prepare --dataset=voc/2012 --manual_dir=DIR --data_dir=DIR
-"""
-
-import argparse
 import contextlib
 import fcntl
 import shutil
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import tensorflow_datasets as tfds
@@ -82,7 +76,7 @@ def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> Sce
     """
     manual_dir = None if manual_dir is None else Path(manual_dir).expanduser()
     if manual_dir is not None and not manual_dir.is_dir():
-        raise UserError(f"--manual_dir={manual_dir} is no folder: give the one with the archives")
+        raise UserError(f"manual_dir={manual_dir} is no folder: give the one with the archives")
     builder = _open_builder(name, data_dir)
     if not _is_prepared(builder):
         with _lock(builder):
@@ -118,7 +112,7 @@ def _lock(builder: SceneBuilder) -> Iterator[None]:
         file = path.open("w")
     except OSError as error:
         raise UserError(
-            f"{path.parent} cannot be written ({error.strerror}): choose another --data_dir"
+            f"{path.parent} cannot be written ({error.strerror}): choose another data_dir"
         ) from error
     with file:
         try:
@@ -179,7 +173,7 @@ def _check_sources(builder: SceneBuilder, manual_dir: Path | None) -> None:
         made_from = ", ".join(builder.recorded_sources) or "nothing"
         raise UserError(
             f"{builder.data_dir} was prepared from other archives ({made_from}) than those in "
-            f"{manual_dir}: choose another --data_dir or remove that folder"
+            f"{manual_dir}: choose another data_dir or remove that folder"
         )
 
 
@@ -189,32 +183,3 @@ def _plain_name(builder: SceneBuilder) -> str:
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command: prepares a data set and prints its splits.
-
-    Args:
-      argv: command line without the program, None for the process's own.
-
-    Returns:
-      Exit status: 0, or 2 for a user's mistake.
-    """
-    parser = argparse.ArgumentParser(prog="prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("--dataset", required=True, help="such as voc/2012 or digit_scenes")
-    parser.add_argument("--data_dir", type=Path, help="where prepared data sets live")
-    parser.add_argument("--manual_dir", type=Path, help="folder with archives to prepare from")
-    args = parser.parse_args(argv)
-    try:
-        builder = prepare(args.dataset, data_dir=args.data_dir, manual_dir=args.manual_dir)
-    except UserError as error:
-        _say(f"error: {error}")
-        return 2
-    print(f"{builder.info.full_name} in {builder.data_dir}")
-    for split, info in builder.info.splits.items():
-        print(f"  {split:<12}{info.num_examples:>8,}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

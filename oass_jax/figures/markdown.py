@@ -12,11 +12,12 @@ NONE = "\N{EN DASH}"
 
 LEGEND = (
     "mAP in percent, mean ± standard deviation over seeds; one seed has no deviation. `vs`: mean "
-    "difference over the n seeds both have, with its 95 % confidence interval (Student's t)."
+    "difference over the n seeds both have, with its 95 % confidence interval (Student's t). "
+    "Footnotes say what was run otherwise than the row's config."
 )
 
 
-def markdown(tables: Iterable[Table], notes: Iterable[str]) -> str:
+def render(tables: Iterable[Table], notes: Iterable[str]) -> str:
     """The tables with their captions, and what is to be known about the runs.
 
     Args:
@@ -34,12 +35,13 @@ def markdown(tables: Iterable[Table], notes: Iterable[str]) -> str:
 def _markdown_table(table: Table) -> str:
     header = ["method", "architecture", "seeds", "mAP", f"paper, {table.paper.split}", "difference"]
     header += [HEADINGS[name] for name in table.paper.baselines]
-    footnotes, body = [], []
+    footnotes: dict[str, int] = {}
+    body = []
     for line in table.lines:
         method = line.row.method
         if line.group and line.group.differs:
-            footnotes.append(f"[{len(footnotes) + 1}] {line.group.differs}")
-            method += f" [{len(footnotes)}]"
+            number = footnotes.setdefault(line.group.differs, len(footnotes) + 1)
+            method += f" [{number}]"
         body.append([method, *_cells(line)])
     widths = [max(len(cells[i]) for cells in (header, *body)) for i in range(len(header))]
     rows = [header, ["-" * width for width in widths], *body]
@@ -47,7 +49,8 @@ def _markdown_table(table: Table) -> str:
         "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |"
         for row in rows
     )
-    return "\n\n".join([_caption(table), grid, *footnotes])
+    notes = [f"[{number}] {differs}" for differs, number in footnotes.items()]
+    return "\n\n".join([_caption(table), grid, *notes])
 
 
 def _caption(table: Table) -> str:
@@ -93,7 +96,8 @@ def architecture(line: Line) -> str:
     """The encoder that was run, or without a run the paper's."""
     if line.group is None:
         return line.row.architecture
-    return paper.ARCHITECTURES[line.group.settings["model.encoder"]]
+    encoder = line.group.settings["model.encoder"]
+    return paper.ARCHITECTURES.get(encoder, encoder)
 
 
 def difference_to_paper(line: Line) -> float | None:

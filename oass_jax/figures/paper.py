@@ -1,10 +1,14 @@
 """Tables 1 to 3 of the paper, and which row of them a run belongs to."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-STRATEGIES = ("max", "cmax", "ctopk", "ctopk_w", "gt_bbox")
+from oass_jax import config_file
+from oass_jax.figures.runs import flatten, nearest_config, settings
+
+DEMO = "demo:"  # before the name of a row: the same method on the demo's data
 # The tiny network stands in for ResNet-50 where a run is on the demo's data.
 ARCHITECTURES = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet_tiny": "tiny ResNet"}
 
@@ -14,7 +18,7 @@ class Row:
     """A row as the paper prints it.
 
     Attributes:
-      name: of its page in `configs/`, without `.py`.
+      name: of its config in `configs/`, without `.py`.
       method: the paper's words.
       map: the paper's figure in percent, None where it has none.
       architecture: of the encoder.
@@ -106,33 +110,29 @@ TABLES = (
 ROWS = tuple(dict.fromkeys(row.name for table in TABLES for row in table.rows))
 
 
-def row_of(fields: Mapping[str, Any]) -> str | None:
-    """The row a run belongs to, by what it did and not by what it was called.
+@functools.cache
+def configs() -> dict[str, dict[str, Any]]:
+    """Name -> `runs.settings` of the config of every row, `max`, and of its demo, `demo:max`."""
+    names = [prefix + row for row in ROWS for prefix in ("", DEMO)]
+    return {name: settings(flatten(config_file.load(name).to_dict())) for name in names}
+
+
+def config_of(fields: Mapping[str, Any]) -> str | None:
+    """The config a run is of, by what it did and not by what it was called.
 
     Args:
       fields: `a.b` -> value of its config. A field that older runs do not have counts as off.
 
     Returns:
-      One of `ROWS`, or None for a run the paper has no row for.
+      One of `configs()`, or None for a run the paper has no row for.
     """
-    teacher, strategy = fields.get("teacher.mode"), fields.get("keypoint.strategy")
-    graph, regions = bool(fields.get("model.graph")), bool(fields.get("regions.count"))
-    name = None
-    if graph or regions:
-        # Neither of the two baselines has a teacher, and none is both.
-        if teacher == "none" and graph != regions:
-            name = "ssgrl" if graph else "mcar"
-    elif teacher == "none":
-        name = "supervised"
-    elif teacher == "siamese" and strategy == "center":
-        name = "puzzlecam"
-    elif teacher == "ema" and strategy in STRATEGIES:
-        name = strategy
-    if name is None or fields.get("model.encoder") not in ARCHITECTURES:
-        return None
-    name += "_csi" if fields.get("model.csi") else ""
-    name += "_r101" if fields["model.encoder"] == "resnet101" else ""
-    return name if name in ROWS else None
+    return nearest_config(settings(fields), configs())
+
+
+def row_of(fields: Mapping[str, Any]) -> str | None:
+    """The row of `ROWS` a run belongs to, see `config_of`."""
+    name = config_of(fields)
+    return name and name.removeprefix(DEMO)
 
 
 def baseline_row(name: str, baseline: str) -> str | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from oass_jax.config_file import flatten
 from oass_jax.errors import UserError, nearest
 
 # What changes no result. `eval.weights` and the like are told by the evaluation itself.
@@ -41,6 +42,8 @@ OF_PATCHES = (
     "loss.pcl_",
     "loss.start_",
 )
+# What makes another method: words have to be equal, numbers both on or both off.
+OF_METHOD = ("teacher.mode", "keypoint.strategy", "model.csi", "model.graph", "regions.count")
 SAID_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
 
 
@@ -52,12 +55,14 @@ class Run:
       folder: the workdir.
       fields: `a.b` -> value of its config.
       ended: when its last start ended by itself; None where it has not.
+      command: of its last start.
       evaluations: `DATASET_SPLIT` -> its `summary.json`.
     """
 
     folder: Path
     fields: dict[str, Any]
     ended: datetime.datetime | None
+    command: str
     evaluations: dict[str, dict[str, Any]]
 
     @property
@@ -133,11 +138,13 @@ def _read(folder: Path) -> Run:
     fields = flatten(_load(folder / "config.json"))
     env = folder / "env.json"
     starts = _load(env)["starts"][-1:] if env.exists() else []
-    ended = next((start["end"] for start in starts), None)
+    last = starts[0] if starts else {}
+    ended = last.get("end")
     return Run(
         folder=folder,
         fields=fields | {"seed": int(fields["seed"])},
         ended=datetime.datetime.fromisoformat(ended).astimezone() if ended else None,
+        command=last.get("command", ""),
         evaluations={
             path.parent.name: _summary(path) for path in sorted(folder.glob("eval/*/summary.json"))
         },
@@ -158,15 +165,6 @@ def _summary(path: Path) -> dict[str, Any]:
     if not all(isinstance(number, int | float) for number in numbers):
         raise ValueError(f"{path.name} has something else where a number belongs")
     return value
-
-
-def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`a.b` -> value of every field of a nested config."""
-    fields = {}
-    for name, value in config.items():
-        nested = isinstance(value, Mapping)
-        fields |= flatten(value, f"{prefix}{name}.") if nested else {prefix + name: value}
-    return fields
 
 
 def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -192,18 +190,47 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
     }
 
 
-def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What one experiment has otherwise than another, such as `batch_size=16 instead of 32`.
 
     Args:
       one: `settings` of it.
-      other: `settings` of what it is held against.
+      other: `settings` of what it is compared with.
 
     Returns:
-      Fields separated by commas; empty where there is no difference.
+      A sentence for each field that differs.
     """
-    return ", ".join(
+    return [
         f"{name}={one.get(name, 'off')} instead of {other.get(name, 'off')}"
         for name in sorted({*one, *other})
         if one.get(name) != other.get(name)
+    ]
+
+
+def nearest_config(own: Mapping[str, Any], configs: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The config that an experiment is of: of those with its method, the least different.
+
+    A data set or encoder that some config has must be that of the config; any other, such as a
+    user's own, may stand in.
+
+    Args:
+      own: `settings` of the experiment.
+      configs: name -> `settings` of a config.
+
+    Returns:
+      A name, the first by alphabet among equals; None where no config has this method.
+    """
+    candidates = list(configs)
+    for field in ("data.dataset", "model.encoder"):
+        equal = [name for name in candidates if configs[name].get(field) == own.get(field)]
+        candidates = equal or candidates
+    return min(
+        (name for name in candidates if _method(configs[name]) == _method(own)),
+        key=lambda name: (len(differences(own, configs[name])), name),
+        default=None,
     )
+
+
+def _method(own: Mapping[str, Any]) -> list[Any]:
+    values = (own.get(name) for name in OF_METHOD)
+    return [value if isinstance(value, str) else bool(value) for value in values]

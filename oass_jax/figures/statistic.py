@@ -1,6 +1,6 @@
 """Means over seeds, and differences of two experiments over the seeds they have in common."""
 
-import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -34,12 +34,16 @@ def paired_difference(one: Mapping[int, float], other: Mapping[int, float]) -> P
     Returns:
       None where fewer than two seeds are common.
     """
-    # Slow to import, and the command's mistakes are told without it.
-    from scipy.special import stdtrit
+    # Slow to import, and errors of the command line are reported without it.
+    from scipy import stats
 
     seeds = sorted(one.keys() & other.keys())
     if len(seeds) < 2:
         return None
-    mean, std = mean_and_std([one[seed] - other[seed] for seed in seeds])
-    margin = float(stdtrit(len(seeds) - 1, (1 + CONFIDENCE) / 2)) * std / math.sqrt(len(seeds))
-    return Paired(len(seeds), mean, mean - margin, mean + margin)
+    values = [[maps[seed] for seed in seeds] for maps in (one, other)]
+    with warnings.catch_warnings():
+        # Of equal differences, whose interval is a point.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        interval = stats.ttest_rel(*values).confidence_interval(CONFIDENCE)
+    mean = float(np.mean(values[0]) - np.mean(values[1]))
+    return Paired(len(seeds), mean, float(interval.low), float(interval.high))

@@ -27,7 +27,8 @@ class Group:
       settings: what they have in common.
       runs: seed -> run, in the order of the seeds.
       maps: seed -> mAP in percent.
-      differs: what is otherwise than in the first group of the row; empty for that.
+      differs: what is otherwise than in the row's config, and on how many images if not as many
+        as the row's first group; empty where nothing is.
     """
 
     row: str
@@ -148,7 +149,10 @@ def _create_groups(row: str, evaluation: str, gathered: list[Gathered]) -> list[
     for own, by_seed in sorted(gathered, key=order):
         runs = dict(sorted(by_seed.items()))
         maps = {seed: run.evaluations[evaluation]["map"] for seed, run in runs.items()}
-        differs = differences(own, groups[0].settings) if groups else ""
+        config = paper.configs()[paper.config_of(next(iter(runs.values())).fields)]
+        # No config says how many images a split has.
+        num_images = (groups[0].settings if groups else own).get("eval.num_images")
+        differs = ", ".join(differences(own, config | {"eval.num_images": num_images}))
         groups.append(Group(row, own, runs, maps, differs))
     return groups
 
@@ -199,33 +203,8 @@ def _compare(
     others = [other for other in groups.get(baseline, []) if other.num_images == group.num_images]
     if not others:
         return None
-    names = {name for other in (group, *others) for name in other.settings}
-    nearest_group = min(
-        others,
-        key=lambda other: sum(group.settings.get(n) != other.settings.get(n) for n in names),
-    )
-    return paired_difference(group.maps, nearest_group.maps)
-
-
-def unlike_their_pages(
-    groups: Mapping[str, list[Group]], pages: Mapping[str, Mapping[str, Any]]
-) -> list[str]:
-    """Says which rows were run with other values than their page in `configs/`.
-
-    Args:
-      groups: row -> its groups.
-      pages: row -> `a.b` -> value of its page.
-
-    Returns:
-      A sentence for each row whose first group differs.
-    """
-    notes = []
-    for row, (group, *_) in groups.items():
-        fields = next(iter(group.runs.values())).fields
-        differs = row in pages and differences(settings(fields), settings(pages[row]))
-        if differs:
-            notes.append(f"{row} was not run as configs/{row}.py says: {differs}")
-    return notes
+    most_alike = min(others, key=lambda other: len(differences(group.settings, other.settings)))
+    return paired_difference(group.maps, most_alike.maps)
 
 
 def in_no_table(runs: Iterable[Run], evaluations: Collection[str]) -> list[str]:

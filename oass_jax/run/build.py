@@ -84,7 +84,7 @@ def read_options(config: ConfigDict) -> pipeline.ReadOptions:
         max_boxes=config.data.max_boxes,
         difficult=config.data.difficult,
         num_workers=config.data.num_workers,
-        num_threads=num_threads(config),
+        num_threads=_num_threads(config),
         cache=config.data.cache,
     )
 
@@ -101,16 +101,6 @@ def eval_read_options(config: ConfigDict) -> pipeline.ReadOptions:
         difficult=config.eval.difficult,
         cache=False,  # one pass reads every image once
     )
-
-
-def num_threads(config: ConfigDict) -> int:
-    """The threads that decode in each process: as many as there are cores for it, if not set.
-
-    Args:
-      config: `data.num_threads` and `data.num_workers` are read.
-    """
-    cores = os.cpu_count() or 1
-    return config.data.num_threads or max(1, cores // max(1, config.data.num_workers))
 
 
 def to_device(batch: dict[str, np.ndarray], fields: tuple[str, ...], mesh: Mesh) -> Batch:
@@ -212,3 +202,9 @@ def title(config: ConfigDict) -> str:
     }
     method = ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
     return f"{config.model.encoder} on {config.data.dataset}, {method}"
+
+
+def _num_threads(config: ConfigDict) -> int:
+    """The threads that decode in each process: as many as there are cores for it, if not set."""
+    cores = os.cpu_count() or 1
+    return config.data.num_threads or max(1, cores // max(1, config.data.num_workers))

@@ -262,7 +262,7 @@ The same command continues the run; when it is finished it shows the result.
 
 | file | what it is |
 | --- | --- |
-| `config.json` | every field; replay it with `--config=configs/from_json.py:WORKDIR/config.json` |
+| `config.json` | every field; replay it with `--config=from_json:WORKDIR/config.json` |
 | `env.json` | every start: step, time, versions, devices, commit, command line |
 | `classes.txt` | class names in the order of the scores |
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |

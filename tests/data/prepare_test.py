@@ -5,7 +5,8 @@ import sys
 
 import pytest
 
-from oass_jax.data.prepare import main, prepare
+from oass_jax import prepare as command
+from oass_jax.data.prepare import prepare
 from oass_jax.errors import UserError
 
 
@@ -76,11 +77,12 @@ def test_a_folder_that_is_none_is_a_sentence(tmp_path):
 
 def test_command(manual_dir, tmp_path, capfd):
     arguments = [f"--data_dir={tmp_path / 'data'}", f"--manual_dir={manual_dir}"]
-    assert main(["--dataset=voc/2012", *arguments]) == 0
+    assert not command.main(["--dataset=voc/2012", *arguments])
     rows = [line.split() for line in capfd.readouterr().out.splitlines()[1:]]
     assert ["val", "3"] in rows
     assert ["train", "2"] in rows
-    assert main(["--dataset=vok/2012", *arguments]) == 2
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["--dataset=vok/2012", *arguments])
     out, err = capfd.readouterr()
     assert out == ""
     assert err.startswith("error: unknown data set 'vok/2012'")

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from oass_jax.evaluation import cam_files
+from oass_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[2]
 PERSON, DOG = 14, 11
@@ -229,7 +230,7 @@ def test_a_split_without_masks_is_one_sentence_unless_maps_are_exported(workdir,
 
 def test_the_small_map_is_the_mean_of_four_by_four_pixels(tmp_path):
     maps = np.arange(30, dtype=np.float32).reshape(1, 5, 6) / 30
-    cam_files.write_maps(tmp_path, "a.jpg", np.array([3]), maps)
+    cam_files.write_maps(Workdir(tmp_path), tmp_path, "a.jpg", np.array([3]), maps)
     small = np.load(tmp_path / "a.npy", allow_pickle=True).item()["cam"]
     rows, columns = (slice(0, 4), slice(4, None)), (slice(0, 4), slice(4, None))
     means = np.array([[maps[0, r, c].mean() for c in columns] for r in rows])

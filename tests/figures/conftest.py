@@ -4,19 +4,28 @@ import json
 
 import pytest
 
-from oass_jax import default_config
+from oass_jax import config_file
 
 END = "2026-01-{day:02d}T00:00:00+0000"
 
 
 @pytest.fixture
 def write_run():
-    """Writes a workdir: `max` on VOC2012 val where nothing else is said."""
+    """Writes a workdir: `max` on VOC2012 val by default."""
 
     def write(
-        folder, val=90.0, *, evaluations=None, images=1449, step=100, day=1, ended=True, **fields
+        folder,
+        val=90.0,
+        *,
+        config="max",
+        evaluations=None,
+        images=1449,
+        step=100,
+        day=1,
+        ended=True,
+        **fields,
     ):
-        config = default_config.get_config().to_dict()
+        config = config_file.load(config).to_dict()
         for name, value in fields.items():
             *path, last = name.split("__")
             nested = config
@@ -30,7 +39,7 @@ def write_run():
         for name, value in (evaluations or {"voc-2012_val": val}).items():
             (folder / "eval" / name).mkdir(parents=True)
             summary = {"map": value, "map_voc": value and value + 1, "num_images": images}
-            summary |= {"step": step, "weights": "student", "logits": "base"}
+            summary |= {"step": step, "weights": "student", "logits": config["eval"]["logits"]}
             (folder / "eval" / name / "summary.json").write_text(json.dumps(summary))
         return folder
 

@@ -1,9 +1,8 @@
 import itertools
-from pathlib import Path
 
 import pytest
 
-from oass_jax import default_config
+from oass_jax import config_file, default_config
 from oass_jax.figures import paper
 from oass_jax.figures.runs import flatten
 
@@ -21,6 +20,9 @@ NO_TEACHER = {"teacher.mode": "none"}
         ({"keypoint.strategy": "gt_bbox", "model.csi": True}, "gt_bbox_csi"),
         ({"model.encoder": "resnet_tiny"}, "max"),
         ({"model.encoder": "resnet101"}, None),
+        ({"model.encoder": "own"}, "max"),
+        ({"keypoint.strategy": "own"}, None),
+        ({"num_epochs": 8.0, "batch_size": 8, "loss.alpha_p": 1.0}, "max"),
         ({"teacher.mode": "siamese"}, None),
         ({"keypoint.strategy": "center"}, None),
         (CENTER, "puzzlecam"),
@@ -33,6 +35,7 @@ NO_TEACHER = {"teacher.mode": "none"}
         (NO_TEACHER | {"regions.count": 0}, "supervised"),
         (NO_TEACHER | {"model.graph": True}, "ssgrl"),
         (NO_TEACHER | {"model.graph": True, "model.encoder": "resnet101"}, "ssgrl_r101"),
+        (NO_TEACHER | {"model.graph": True, "model.encoder": "own"}, "ssgrl"),
         (NO_TEACHER | {"model.graph": True, "regions.count": 4}, None),
         ({"model.graph": True}, None),
     ],
@@ -43,7 +46,7 @@ def test_a_run_belongs_where_its_fields_say(fields, row):
 
 def test_every_row_can_be_reached():
     cases = itertools.product(
-        ("center", *paper.STRATEGIES),
+        default_config.CHOICES["keypoint.strategy"],
         ("none", "siamese", "ema"),
         (False, True),
         ("resnet50", "resnet101"),
@@ -54,6 +57,14 @@ def test_every_row_can_be_reached():
     names += ("regions.count", "model.graph")
     reached = {paper.row_of(dict(zip(names, case, strict=True))) for case in cases}
     assert reached - {None} == set(paper.ROWS)
+
+
+@pytest.mark.parametrize("name", paper.ROWS)
+def test_a_config_is_of_its_own_row(name):
+    assert paper.config_of(flatten(config_file.load(name).to_dict())) == name
+    small = flatten(config_file.load(f"demo:{name}").to_dict())
+    # The demo has one encoder for all.
+    assert paper.row_of(small) == name.removesuffix("_r101")
 
 
 def test_the_figures_agree_between_the_tables_of_val():
@@ -74,9 +85,3 @@ def test_a_row_is_not_compared_with_itself():
     assert paper.baseline_row("puzzlecam", "puzzlecam") is None
     assert paper.baseline_row("max_csi", "without_csi") == "max"
     assert paper.baseline_row("max", "without_csi") is None
-
-
-def test_the_launcher_runs_the_rows_of_the_tables():
-    text = (Path(__file__).parents[2] / "launch" / "table.sh").read_text()
-    rows = text.split('\nrows="')[1].split('"')[0].split()
-    assert sorted(rows) == sorted(paper.ROWS)

@@ -86,7 +86,43 @@ def test_the_evaluation_knows_best_how_it_was_made():
 def test_differences_name_both_values():
     one = {"batch_size": 16, "same": 1, "model.csi": True}
     other = {"batch_size": 32, "same": 1}
-    assert runs.differences(one, other) == (
-        "batch_size=16 instead of 32, model.csi=True instead of off"
-    )
-    assert runs.differences(one, one) == ""
+    assert runs.differences(one, other) == [
+        "batch_size=16 instead of 32",
+        "model.csi=True instead of off",
+    ]
+    assert runs.differences(one, one) == []
+
+
+CONFIGS = {
+    "b": {"teacher.mode": "ema", "data.dataset": "voc", "model.encoder": "small", "lr": 1},
+    "a": {"teacher.mode": "ema", "data.dataset": "voc", "model.encoder": "small", "lr": 2},
+    "large": {"teacher.mode": "ema", "data.dataset": "voc", "model.encoder": "large", "lr": 1},
+    "none": {"data.dataset": "voc", "model.encoder": "small", "lr": 7, "regions.count": 4},
+    "demo": {"teacher.mode": "ema", "data.dataset": "demo", "model.encoder": "tiny", "lr": 9},
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({}, "b"),
+        ({"lr": 2}, "a"),
+        ({"lr": 3}, "a"),  # as far from both: the alphabet
+        ({"lr": 9, "batch_size": 1}, "a"),
+        ({"model.encoder": "large", "lr": 9}, "large"),
+        ({"model.encoder": "own"}, "b"),  # as far from large
+        ({"model.encoder": "tiny"}, "b"),  # no config of this data set has it
+        ({"data.dataset": "own"}, "b"),
+        ({"data.dataset": "demo"}, "demo"),
+        ({"data.dataset": "own", "model.encoder": "tiny"}, "demo"),
+        ({"teacher.mode": "none"}, None),
+        ({"model.csi": True}, None),
+        ({"teacher.mode": None, "regions.count": 3, "lr": 1}, "none"),
+        ({"teacher.mode": None, "regions.count": 4, "model.encoder": "large"}, None),
+    ],
+)
+def test_the_nearest_config_has_the_method_and_the_fewest_differences(change, name):
+    own = {name: value for name, value in (CONFIGS["b"] | change).items() if value}
+    assert runs.nearest_config(own, CONFIGS) == name
+    backwards = dict(reversed(CONFIGS.items()))
+    assert runs.nearest_config(own, backwards) == name

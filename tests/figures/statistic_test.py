@@ -27,6 +27,11 @@ def test_two_seeds_give_a_wide_interval():
     assert (paired.low, paired.high) == pytest.approx((2 - 12.706205, 2 + 12.706205), abs=1e-5)
 
 
+def test_equal_differences_are_an_interval_of_one_point():
+    paired = statistic.paired_difference({0: 91.0, 1: 92.0}, {0: 90.0, 1: 91.0})
+    assert paired == statistic.Paired(num_seeds=2, mean=1.0, low=1.0, high=1.0)
+
+
 @pytest.mark.parametrize("other", [{}, {0: 1.0}, {5: 1.0, 6: 2.0}])
 def test_fewer_than_two_pairs_say_nothing(other):
     assert statistic.paired_difference({0: 1.0, 1: 3.0}, other) is None

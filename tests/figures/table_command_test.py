@@ -5,26 +5,23 @@ from pathlib import Path
 
 import pytest
 
+from oass_jax import table
+
 ROOT = Path(__file__).parents[2]
-PUZZLECAM = {"keypoint__strategy": "center", "teacher__mode": "siamese"}
-DIGITS = {
-    "evaluations": {"digit_scenes_val": 96.25},
-    "images": 1000,
-    "data__dataset": "digit_scenes",
-    "model__encoder": "resnet_tiny",
-}
 EMPTY = "\N{EN DASH}"
 
 
-def command(*words):
-    words = [sys.executable, "-m", "oass_jax.table", *map(str, words)]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=60)
+@pytest.fixture
+def tables(capsys):
+    """A function that runs the command and returns what it prints."""
 
+    def run(*words):
+        table.main([*map(str, words)])
+        printed = capsys.readouterr()
+        assert printed.err == ""
+        return printed.out
 
-def tables(*words):
-    done = command(*words)
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+    return run
 
 
 def cells(text, number, method, architecture=""):
@@ -40,9 +37,9 @@ def rows_of(path):
         return list(csv.DictReader(file))
 
 
-def test_ours_stands_beside_the_papers(tmp_path, write_seeds):
-    write_seeds(tmp_path / "puzzlecam", [89.0, 89.5, 90.0], **PUZZLECAM)
-    write_seeds(tmp_path / "max", [92.0, 92.5, 93.5], model__csi=True)
+def test_ours_stands_beside_the_papers(tmp_path, write_seeds, tables):
+    write_seeds(tmp_path / "puzzlecam", [89.0, 89.5, 90.0], config="puzzlecam")
+    write_seeds(tmp_path / "max", [92.0, 92.5, 93.5], config="max_csi")
     out = tmp_path / "out"
     text = tables(tmp_path, f"--out={out}")
     assert (out / "tables.md").read_text() == text
@@ -69,7 +66,7 @@ def test_ours_stands_beside_the_papers(tmp_path, write_seeds):
     }
 
 
-def test_every_table_has_the_papers_figures_without_a_run(tmp_path, write_run):
+def test_every_table_has_the_papers_figures_without_a_run(tmp_path, write_run, tables):
     write_run(tmp_path / "going_on", ended=False)
     text = tables(tmp_path)
     assert cells(text, 1, "Ours (w/ gt-bbox)")[3] == "92.62"
@@ -82,9 +79,9 @@ def test_every_table_has_the_papers_figures_without_a_run(tmp_path, write_run):
     assert f"{tmp_path}/going_on is left out: the run is not finished" in text
 
 
-def test_table_2_is_of_another_split_than_the_papers(tmp_path, write_run):
+def test_table_2_is_of_another_split_than_the_papers(tmp_path, write_run, tables):
     both = {"voc-2012_val": 92.0, "voc-2007_test": 88.0}
-    write_run(tmp_path / "run", evaluations=both, model__csi=True)
+    write_run(tmp_path / "run", evaluations=both, config="max_csi")
     text = tables(tmp_path, f"--out={tmp_path}")
     row = ["ResNet-50", "1", f"88.00 ± {EMPTY}", "84.27", EMPTY, EMPTY, EMPTY]
     assert cells(text, 2, "Ours (Max) w/ CSI") == row
@@ -97,18 +94,19 @@ def test_table_2_is_of_another_split_than_the_papers(tmp_path, write_run):
     ]
 
 
-def test_the_demo_is_not_comparable_with_the_paper(tmp_path, write_run):
-    write_run(tmp_path / "run", **DIGITS)
+def test_the_demo_is_not_comparable_with_the_paper(tmp_path, write_run, tables):
+    found = {"evaluations": {"digit_scenes_val": 96.25}, "images": 1000}
+    write_run(tmp_path / "run", config="demo:max", **found)
     text = tables(tmp_path)
     assert cells(text, 3, "Ours (Max) w/o CSI")[:5] == [
         *("tiny ResNet", "1", f"96.25 ± {EMPTY}", "92.38", EMPTY)
     ]
     assert "`digit_scenes_val`, 1,000 images." in text
     assert "of VOC2012 val, 1,449 images: they stand here for reference" in text
-    assert "configs/max.py" not in text
+    assert "instead of" not in text
 
 
-def test_other_settings_are_a_line_and_a_footnote(tmp_path, write_seeds):
+def test_other_settings_are_a_line_and_a_footnote(tmp_path, write_seeds, tables):
     write_seeds(tmp_path / "a", [92.0, 92.0])
     write_seeds(tmp_path / "b", [80.0], num_epochs=8.0)
     text = tables(tmp_path, f"--out={tmp_path}")
@@ -120,13 +118,23 @@ def test_other_settings_are_a_line_and_a_footnote(tmp_path, write_seeds):
     ]
 
 
-def test_a_first_line_unlike_its_page_is_told(tmp_path, write_run):
-    write_run(tmp_path / "run", num_epochs=8.0)
+def test_an_encoder_of_no_config_stands_in_under_its_own_name(tmp_path, write_run, tables):
+    write_run(tmp_path / "run", model__encoder="convnext")
+    assert cells(tables(tmp_path), 3, "Ours (Max) w/o CSI [1]")[:2] == ["convnext", "1"]
+
+
+def test_equal_footnotes_are_one(tmp_path, write_run, tables):
+    write_run(tmp_path / "a", num_epochs=8.0)
+    write_run(tmp_path / "b", config="cmax", num_epochs=8.0)
+    write_run(tmp_path / "c", config="ctopk", batch_size=16)
     text = tables(tmp_path)
-    assert "* max was not run as configs/max.py says: num_epochs=8.0 instead of 120.0" in text
+    for method in ("Ours (Max) w/o CSI [1]", "Ours (cMax) w/o CSI [1]", "Ours (cTopk) w/o CSI [2]"):
+        assert cells(text, 3, method)[1] == "1"
+    assert text.count("\n[1] num_epochs=8.0 instead of 120.0\n") == 1
+    assert text.count("\n[2] batch_size=16 instead of 32\n") == 1
 
 
-def test_a_run_of_no_row_is_told_and_does_not_count(tmp_path, write_run):
+def test_a_run_of_no_row_is_reported_and_does_not_count(tmp_path, write_run, tables):
     write_run(tmp_path / "a", keypoint__strategy="center")
     write_run(tmp_path / "b", 91.0, day=2)
     write_run(tmp_path / "c", 92.0, day=1)
@@ -139,7 +147,7 @@ def test_a_run_of_no_row_is_told_and_does_not_count(tmp_path, write_run):
     ]
 
 
-def test_columns_are_aligned_and_nothing_is_said_twice(tmp_path, write_run):
+def test_columns_are_aligned_and_no_note_is_repeated(tmp_path, write_run, tables):
     both = {"voc-2012_val": 90.0, "voc-2007_test": 80.0}
     write_run(tmp_path / "a", evaluations=both)
     write_run(tmp_path / "b", evaluations=both)
@@ -156,20 +164,22 @@ def test_columns_are_aligned_and_nothing_is_said_twice(tmp_path, write_run):
         ([], "required: WORKDIR"),
         (["{}/nowhere"], "is no folder"),
         (["{}/empty"], "holds no run"),
-        (["{}/runs", "--evaluation=x"], "unrecognized arguments: --evaluation=x"),
+        (["{}/runs", "--evaluation=x"], "--evaluation is not a flag: did you mean --eval?"),
         (["{}/runs", "--eval=voc-2012_vall"], "did you mean voc-2012_val?"),
         (["{}/runs", "--test=voc-2012_test"], "no finished run was evaluated on it"),
         (["{}/runs", "--out={}/runs/run/config.json"], "cannot write to --out="),
     ],
 )
-def test_a_mistake_is_one_line_and_exit_status_2(tmp_path, write_run, words, message):
+def test_an_error_is_one_line_and_exit_status_2(tmp_path, write_run, capsys, words, message):
     (tmp_path / "empty").mkdir()
     write_run(tmp_path / "runs" / "run")
-    done = command(*(word.replace("{}", str(tmp_path)) for word in words))
-    assert (done.returncode, done.stdout) == (2, "")
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("error: ")
-    assert message in done.stderr
+    with pytest.raises(SystemExit) as status:
+        table.main([word.replace("{}", str(tmp_path)) for word in words])
+    printed = capsys.readouterr()
+    assert (status.value.code, printed.out) == (2, "")
+    assert len(printed.err.splitlines()) == 1
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
 
 
 def test_it_does_without_jax(tmp_path, write_run):
@@ -183,7 +193,8 @@ def test_it_does_without_jax(tmp_path, write_run):
     assert done.stdout.splitlines()[-1] == "[]", done.stderr
 
 
-def test_help_names_the_flags():
-    done = command("--help")
-    assert done.returncode == 0
+def test_help_of_the_command_names_the_flags():
+    words = [sys.executable, "-m", "oass_jax.table", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
     assert all(word in done.stdout for word in ("WORKDIR", "--out", "--eval", "--test"))

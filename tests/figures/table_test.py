@@ -5,9 +5,6 @@ from oass_jax.figures import paper, table
 from oass_jax.figures.runs import find, read_all
 
 VAL = "voc-2012_val"
-PUZZLECAM = {"keypoint__strategy": "center", "teacher__mode": "siamese"}
-SUPERVISED = {"teacher__mode": "none"}
-WITH_CSI = {"model__csi": True}
 
 
 def groups_in(folder, evaluation=VAL):
@@ -76,10 +73,10 @@ def test_seeds_at_different_steps_are_told(tmp_path, write_run):
 
 
 def test_differences_to_both_baselines_and_to_the_row_without_csi(tmp_path, write_seeds):
-    write_seeds(tmp_path / "puzzlecam", [80.0, 82.0, 81.0], **PUZZLECAM)
-    write_seeds(tmp_path / "supervised", [70.0], **SUPERVISED)
+    write_seeds(tmp_path / "puzzlecam", [80.0, 82.0, 81.0], config="puzzlecam")
+    write_seeds(tmp_path / "supervised", [70.0], config="supervised")
     write_seeds(tmp_path / "max", [90.0, 91.0], first=1)
-    write_seeds(tmp_path / "max_csi", [91.0, 91.0, 92.0], **WITH_CSI)
+    write_seeds(tmp_path / "max_csi", [91.0, 91.0, 92.0], config="max_csi")
     line = line_of(3, "max_csi", tmp_path)
     assert list(line.compared) == ["puzzlecam", "supervised", "without_csi"]
     assert line.compared["puzzlecam"].mean == pytest.approx((11 + 9 + 11) / 3)
@@ -92,15 +89,15 @@ def test_differences_to_both_baselines_and_to_the_row_without_csi(tmp_path, writ
 
 
 def test_of_several_baselines_the_most_alike_is_compared_with(tmp_path, write_seeds):
-    write_seeds(tmp_path / "a", [80.0, 80.0, 80.0], **PUZZLECAM)
-    write_seeds(tmp_path / "b", [60.0, 60.0], batch_size=16, **PUZZLECAM)
-    write_seeds(tmp_path / "c", [65.0, 65.0], batch_size=16, **WITH_CSI)
+    write_seeds(tmp_path / "a", [80.0, 80.0, 80.0], config="puzzlecam")
+    write_seeds(tmp_path / "b", [60.0, 60.0], batch_size=16, config="puzzlecam")
+    write_seeds(tmp_path / "c", [65.0, 65.0], batch_size=16, config="max_csi")
     assert line_of(1, "max_csi", tmp_path).compared["puzzlecam"].mean == pytest.approx(5.0)
 
 
 def test_a_baseline_on_other_images_is_not_compared_with(tmp_path, write_seeds):
-    write_seeds(tmp_path / "a", [80.0, 80.0], images=755, **PUZZLECAM)
-    write_seeds(tmp_path / "b", [90.0, 90.0], **WITH_CSI)
+    write_seeds(tmp_path / "a", [80.0, 80.0], images=755, config="puzzlecam")
+    write_seeds(tmp_path / "b", [90.0, 90.0], config="max_csi")
     assert line_of(1, "max_csi", tmp_path).compared["puzzlecam"] is None
 
 
@@ -156,16 +153,21 @@ def test_several_evaluations_are_asked_about(tmp_path, write_run):
         table.choose_evaluation(runs, wanted="voc-2007_vall", **shared)
 
 
-def test_a_row_run_otherwise_than_its_page_is_told(tmp_path, write_run):
-    write_run(tmp_path / "run", num_epochs=8.0)
+def test_a_group_says_what_differs_from_its_config(tmp_path, write_run):
+    write_run(tmp_path / "a", config="cmax")
+    write_run(tmp_path / "b", num_epochs=8.0, eval__logits="mean")
+    write_run(tmp_path / "c", config="max_csi", eval__logits="base")
+    write_run(tmp_path / "d", config="demo:ctopk", batch_size=16)
     groups, _ = groups_in(tmp_path)
-    fields = dict(groups["max"][0].runs[0].fields)
-    assert table.unlike_their_pages(groups, {"max": fields, "cmax": {}}) == []
-    (note,) = table.unlike_their_pages(groups, {"max": fields | {"num_epochs": 120.0}})
-    assert note == "max was not run as configs/max.py says: num_epochs=8.0 instead of 120.0"
+    assert {row: group.differs for row, (group,) in groups.items()} == {
+        "cmax": "",
+        "max": "eval.logits=mean instead of base, num_epochs=8.0 instead of 120.0",
+        "max_csi": "eval.logits=base instead of csi",
+        "ctopk": "batch_size=16 instead of 32",
+    }
 
 
-def test_runs_without_a_place_are_told(tmp_path, write_run):
+def test_runs_without_a_place_are_reported(tmp_path, write_run):
     write_run(tmp_path / "a", keypoint__strategy="center")
     write_run(tmp_path / "b", evaluations={"digit_scenes_val": 1.0})
     write_run(tmp_path / "c")

@@ -54,4 +54,15 @@ def test_as_many_threads_as_cores_share_the_decoding(threads, workers, expected,
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
     config = default_config.get_config()
     config.data.num_threads, config.data.num_workers = threads, workers
-    assert build.num_threads(config) == expected
+    assert build.read_options(config).num_threads == expected
+
+
+def test_evaluation_reads_with_its_own_canvas_and_rule_and_no_cache():
+    config = default_config.get_config()
+    config.data.cache, config.data.canvas_px, config.eval.image_px = True, 96, 64
+    config.data.difficult, config.eval.difficult = "ignore", "negative"
+    training, evaluation = build.read_options(config), build.eval_read_options(config)
+    assert (training.canvas_px, training.difficult, training.cache) == (96, "ignore", True)
+    assert (evaluation.canvas_px, evaluation.difficult, evaluation.cache) == (64, "negative", False)
+    assert evaluation.max_boxes == training.max_boxes == config.data.max_boxes
+    assert evaluation.num_threads == training.num_threads

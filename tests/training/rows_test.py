@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
-from oass_jax import command_line, config_file, default_config
+from oass_jax import config_check, config_file, default_config
 from oass_jax.evaluation import evaluator, predict
 from oass_jax.figures.runs import flatten
 from tests.training.step_test import NUM_CLASSES, Run, batch, tiny
@@ -31,7 +31,7 @@ def config_of(page):
 @pytest.mark.parametrize("page", ROWS)
 def test_a_page_is_its_row(page):
     config = config_of(page)
-    command_line.check_config(config)
+    config_check.check_config(config)
     found = (
         config.keypoint.strategy,
         config.teacher.mode,
@@ -43,13 +43,13 @@ def test_a_page_is_its_row(page):
     )
     assert found == ROWS[page]
     text = (config_file.FOLDER / f"{page}.py").read_text()
-    assert f"--config=configs/{page}.py --workdir=runs/{page}" in text
+    assert f"--config={page} --workdir=runs/{page}" in text
 
 
 @pytest.mark.parametrize("page", ROWS)
 def test_a_page_of_the_demo_keeps_its_method(page):
     config, own = config_file.load(f"demo:{page}"), config_of(page)
-    command_line.check_config(config)
+    config_check.check_config(config)
     for field in ("keypoint.strategy", "teacher.mode", "model.csi", "regions.count", "eval.logits"):
         fields = flatten(config.to_dict())
         assert fields[field] == flatten(own.to_dict())[field]

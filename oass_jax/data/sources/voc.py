@@ -140,7 +140,7 @@ class Voc(SceneBuilder):
         if not files:
             raise UserError(
                 f"{manual_dir} holds no uncompressed tar that begins with "
-                f"VOCdevkit/VOC{self._year}: put one there, or leave out --manual_dir to download"
+                f"VOCdevkit/VOC{self._year}: put one there, or leave out manual_dir to download"
             )
         return _fingerprints([*files, *self._train_aug_files(manual_dir)])
 
@@ -231,7 +231,7 @@ def _download(dl_manager: tfds.download.DownloadManager, urls: list[str]) -> lis
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(
             f"{' and '.join(urls)} could not be downloaded ({type(error).__name__}): fetch it in "
-            f"another way and give its folder with --manual_dir"
+            f"another way and give its folder as manual_dir"
         ) from error
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from oass_jax import command_line, default_config
+from oass_jax import config_check, default_config
 from oass_jax.data import pipeline, prepare, sources
 from oass_jax.errors import UserError
 
@@ -115,10 +115,10 @@ def test_a_new_source_gives_batches(manual_dir):
 def test_the_command_line_knows_a_new_source(manual_dir):
     config = default_config.get_config()
     config.data.dataset = "in_place"
-    command_line.check_config(config)
+    config_check.check_config(config)
     config.data.dataset = "in_plaec"
     with pytest.raises(UserError, match=r"data\.dataset=in_plaec: did you mean in_place\?"):
-        command_line.check_config(config)
+        config_check.check_config(config)
 
 
 def test_what_is_read_in_place_is_not_prepared(manual_dir):
