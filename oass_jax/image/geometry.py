@@ -66,7 +66,7 @@ def axis_weights(
         x_in < jnp.maximum(start, start + length)
     )
     total = weights.sum(axis=-1, keepdims=True)
-    written = (target_start < x_out) & (x_out < target_start + target_length)
+    written = (target_start <= x_out) & (x_out < target_start + target_length)
     return jnp.where(written, weights / jnp.where(written, total, 1.0), 0.0)
 
 

@@ -16,6 +16,7 @@ def record(name, *, labels=(), difficult=(), size=(8, 4)):
     return {
         "image": buffer.getvalue(),
         "image/filename": name.encode(),
+        "labels": sorted(set(labels)),
         "objects": {"bbox": boxes, "label": list(labels), "is_difficult": list(difficult)},
     }
 
@@ -114,6 +115,12 @@ def test_stacking_pads_to_the_canvas():
     assert batch["index"].tolist() == [0, 1, -1]
 
 
+def test_a_batch_of_one():
+    batch = stack_examples([reader()(1)], canvas_px=6)
+    assert {name: values.shape[0] for name, values in batch.items()} == dict.fromkeys(batch, 1)
+    assert batch["size"].tolist() == [[6, 2]]
+
+
 def test_filename():
     assert SPLIT.filename(np.int32(1)) == "empty.jpg"
 
@@ -121,3 +128,9 @@ def test_filename():
 def test_a_split_has_labels_if_any_image_has_an_object():
     assert SPLIT.has_labels()
     assert not dataclasses.replace(SPLIT, source=RECORDS[1:]).has_labels()
+
+
+def test_labels_of_a_split_count_difficult_objects_and_decode_no_image():
+    labels = SPLIT.labels()
+    assert labels.dtype == np.int8
+    assert labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 0, 0]]

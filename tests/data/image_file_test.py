@@ -88,6 +88,16 @@ def test_orientation_turns_pixels_boxes_and_masks_alike(orientation):
         assert upright[7, 40 - 12, 0] == 0
 
 
+@pytest.mark.parametrize("orientation", [None, 0, 9])
+def test_an_image_that_does_not_say_how_it_is_turned_is_upright(orientation):
+    exif = Image.Exif()
+    if orientation is not None:
+        exif[0x0112] = orientation
+    data = encoded(Image.fromarray(PIXELS), exif=exif)
+    assert read_header(data, name="x") == (2, 3, 1)
+    np.testing.assert_array_equal(decoded(data), PIXELS)
+
+
 @pytest.mark.parametrize(
     ("size", "fitted"), [((100, 50), (32, 16)), ((1, 100), (1, 32)), ((32, 20), (32, 20))]
 )
@@ -122,3 +132,22 @@ def test_a_gigantic_image_is_refused_before_it_is_decoded():
     for read in (decoded, lambda data: read_header(data, name="x")):
         with pytest.raises(UserError, match="9000x9000 pixels"):
             read(data)
+
+
+def test_it_is_the_pixels_that_are_counted_not_the_longer_side():
+    panorama = encoded(Image.new("1", (10_000, 8)))
+    assert read_header(panorama, name="x") == (8, 10_000, 1)
+    assert decoded(panorama).shape == (1, 100, 3)
+
+
+@pytest.mark.parametrize("file_format", ["PPM", "TGA", "PCX", "ICNS"])
+def test_formats_that_photographs_do_not_come_in_are_refused(file_format):
+    data = encoded(Image.new("RGB", (16, 16)), file_format)
+    with pytest.raises(UserError, match="x cannot be decoded"):
+        decoded(data)
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF"])
+def test_formats_that_photographs_come_in_are_read(file_format):
+    data = encoded(Image.new("RGB", (16, 16), (255, 255, 255)), file_format)
+    assert (decoded(data) == 255).all()

@@ -34,6 +34,7 @@ def test_by_hand():
     expected = {"cp": cp, "cr": cr, "cf1": 2 * cp * cr / (cp + cr)}
     expected |= {"op": op, "or": or_, "of1": 2 * op * or_ / (op + or_)}
     assert result.overview() == pytest.approx(expected)
+    assert {type(value) for value in result.overview().values()} == {float}  # for JSON
 
 
 def test_ignored_labels_are_left_out_by_hand():
@@ -63,6 +64,13 @@ def test_top_3_is_the_likely_ones_of_the_three_highest():
     assert predicted(logits).sum(axis=1).tolist() == [4, 2, 4]
     # Fewer classes than places.
     assert predicted(logits[:, :2], top=3).tolist() == predicted(logits[:, :2]).tolist()
+
+
+def test_of_equal_logits_the_first_classes_are_the_highest():
+    # So many that a sort which is not stable does not leave them in their order.
+    logits = np.random.default_rng(0).integers(3, size=(4, 200)).astype(np.float32)
+    for row, top in zip(logits, predicted(logits, top=3), strict=True):
+        np.testing.assert_array_equal(np.flatnonzero(top), np.flatnonzero(row == 2)[:3])
 
 
 def test_an_ignored_label_takes_its_place_among_the_top():

@@ -76,3 +76,17 @@ def test_pixels_inside_counts_cells_by_their_centre():
     inside = geometry.pixels_inside(window, (3, 2), stride=16)
     # Rows have centres 8, 24, 40 and columns 8, 24; inside are [8, 32) and [-10, 10).
     np.testing.assert_array_equal(inside[0], [[True, False], [True, False], [False, False]])
+
+
+def test_a_window_holds_the_centre_it_begins_at_and_not_the_one_it_ends_at():
+    # Centres 0.5, 1.5, ..., 5.5; windows that begin and end at one meet without a gap or overlap.
+    windows = jnp.array([[[0.5, 2.0], [0.0, 1.5]], [[2.5, 3.0], [1.5, 3.0]]])
+    inside = np.asarray(geometry.pixels_inside(windows, (6, 5)))
+    np.testing.assert_array_equal(np.flatnonzero(inside[0].any(axis=1)), [0, 1])
+    np.testing.assert_array_equal(np.flatnonzero(inside[0].any(axis=0)), [0])
+    np.testing.assert_array_equal(np.flatnonzero(inside[1].any(axis=1)), [2, 3, 4])
+    np.testing.assert_array_equal(np.flatnonzero(inside[1].any(axis=0)), [1, 2, 3])
+    # What is written is what counts as inside.
+    for axis, num_cells in ((0, 6), (1, 5)):
+        written = axis_weights((0, 4), windows[:, axis], 4, num_cells).sum(axis=-1)
+        assert_allclose(written, inside.any(axis=2 - axis), atol=1e-6)

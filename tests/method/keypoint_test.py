@@ -241,3 +241,8 @@ def test_every_strategy_compiles_once_for_all_maps():
 
 def test_config_names_every_strategy():
     assert set(default_config.CHOICES["keypoint.strategy"]) == set(keypoint.KEYPOINTS)
+
+
+def test_the_strategies_of_single_classes_are_those_the_paper_marks_so():
+    channel_wise = {name for name, each in keypoint.KEYPOINTS.items() if each.channel_wise}
+    assert channel_wise == {"cmax", "ctopk", "ctopk_w", "gt_bbox"}

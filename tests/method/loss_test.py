@@ -49,6 +49,24 @@ def test_reconstruction_by_hand(reduction, expected):
     assert_allclose(value, expected)
 
 
+@pytest.mark.parametrize("reduction", ["masked", "mean"])
+def test_reconstruction_of_a_map_by_itself_costs_nothing_and_signs_count(reduction):
+    cam = jnp.array([3.0, -2.0])[:, None, None, None] * jnp.ones((2, 2, 2, 1))
+    label = jnp.ones((2, 1))
+    assert_allclose(loss.reconstruction(cam, cam, label, reduction), [0, 0])
+    assert_allclose(loss.reconstruction(cam, -cam, label, reduction), [6, 4])
+    assert_allclose(loss.reconstruction(cam, cam - 1, label, reduction), [1, 1])
+
+
+def test_cross_entropy_of_bfloat16_logits_is_computed_in_float32():
+    logits = jnp.array([0.3, 2.7, -1.1, 40.0], jnp.bfloat16)
+    label = jnp.array([1, 1, 0, 1])
+    each = loss.cross_entropy(logits, label)
+    assert each.dtype == jnp.float32
+    exact = np.asarray(logits, np.float64)
+    assert_allclose(each, np.log1p(np.exp(np.where(label, -exact, exact))), rtol=1e-5, atol=1e-8)
+
+
 def test_cross_entropy_is_what_classification_averages():
     logits, label = jnp.array([[0.0, 2.0, -1.0, 9.0]]), jnp.array([[1, 1, 0, -1]])
     each = loss.cross_entropy(logits, label)

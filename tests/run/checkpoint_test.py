@@ -1,3 +1,5 @@
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,6 +69,13 @@ def test_a_run_without_evaluation_has_no_best(checkpoints):
     assert checkpoints.best_step() is None
 
 
+@pytest.mark.parametrize("val_map", [0.0, 0.5])
+def test_the_lowest_evaluation_is_better_than_none(val_map, checkpoints):
+    save(checkpoints, 1, val_map=val_map)
+    save(checkpoints, 2)
+    assert checkpoints.best_step() == 1
+
+
 def test_a_step_is_saved_once(checkpoints):
     save(checkpoints, 1, val_map=50.0)
     save(checkpoints, 1)
@@ -92,6 +101,35 @@ def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
     assert restore(checkpoints)[1] == 2
 
 
+@pytest.mark.parametrize("item", [MODEL, OPTIMIZER])
+def test_walks_back_over_values_that_can_be_read_but_were_not_saved(item, tmp_path, checkpoints):
+    """What orbax does not notice: arrays that decode, in place of those the record is about."""
+    save(checkpoints, 1, 2)
+    altered = state(2)
+    altered[MODEL]["params"]["w"] = altered[MODEL]["params"]["w"].at[3, 5].set(2.0001)
+    altered[OPTIMIZER]["step"] = jnp.array(3, jnp.int32)
+    other = Checkpoints(tmp_path / "other", keep_last=1)
+    other.save(altered, step=2, fingerprint=INPUT, val_map=None)
+    other.close()
+    replaced = tmp_path / "checkpoints" / "2" / item
+    shutil.rmtree(replaced)
+    shutil.copytree(tmp_path / "other" / "2" / item, replaced)
+    restored, step = restore(checkpoints)
+    assert step == 1
+    assert (np.asarray(restored[MODEL]["params"]["w"]) == 1).all()
+    assert restored[OPTIMIZER]["step"] == 1
+
+
+def test_a_damaged_checkpoint_is_replaced_though_a_later_one_is_there(tmp_path, checkpoints):
+    save(checkpoints, 1, val_map=50.0)
+    save(checkpoints, 2, 3)
+    for step in (2, 3):
+        damage(tmp_path / "checkpoints", step)
+    assert restore(checkpoints)[1] == 1
+    save(checkpoints, 2)
+    assert restore(checkpoints)[1] == 2
+
+
 def test_walks_back_over_missing_files(tmp_path, checkpoints):
     save(checkpoints, 1, 2)
     for file in (tmp_path / "checkpoints" / "2" / "optimizer").rglob("*"):
@@ -112,6 +150,10 @@ def test_refuses_other_input(checkpoints):
     save(checkpoints, 1)
     with pytest.raises(UserError, match="batch_size was 4 and is now 8"):
         restore(checkpoints, fingerprint=INPUT | {"batch_size": 8})
+    with pytest.raises(UserError, match="crops was None and is now 5"):
+        restore(checkpoints, fingerprint=INPUT | {"crops": 5})
+    with pytest.raises(UserError, match="seed was 0 and is now None"):
+        restore(checkpoints, fingerprint={"batch_size": 4})
     assert restore(checkpoints, fingerprint=None)[1] == 1  # evaluation does not continue the input
 
 

@@ -1,4 +1,5 @@
 import functools
+import inspect
 
 import flax.linen as nn
 import jax
@@ -121,6 +122,32 @@ def test_loss_is_the_weighted_sum_of_its_parts(oass):
     parts_sum = metrics["loss_cls"] + (metrics["loss_pcl"] + metrics["loss_re"]) / 15
     assert_allclose(metrics["loss"], parts_sum, rtol=1e-6)
     assert metrics["loss_re"] > 0
+
+
+def test_each_image_of_each_step_is_placed_by_a_key_of_its_own(oass, monkeypatch):
+    placed = []
+
+    def mean_gradient(loss_fn, state, views, num_microbatches):
+        placed.append(views.image)
+        return state.batch_stats, {}, jax.tree.map(jnp.zeros_like, state.params)
+
+    monkeypatch.setattr(step, "mean_gradient", mean_gradient)
+    train_step = inspect.unwrap(oass.train_fn)
+    data = batch()
+    alike = data | {name: np.stack([data[name][0]] * NUM_IMAGES) for name in ("image", "size")}
+
+    @jax.jit
+    def place(rng, number):
+        train_step(oass.state.replace(rng=rng, step=number), alike)
+        return placed.pop()
+
+    def images(seed, number):
+        return [image.tobytes() for image in np.asarray(place(jax.random.PRNGKey(seed), number))]
+
+    assert images(1, 0) == images(1, 0)
+    # Eight times the same image, and never the same pixels.
+    together = images(1, 0) + images(1, 1) + images(2, 0)
+    assert len(set(together)) == 3 * NUM_IMAGES
 
 
 def test_gradient_through_the_ema_teacher_is_exactly_zero(oass):
