@@ -93,7 +93,8 @@ def architecture(line: Line) -> str:
     """The encoder that was run, or without a run the paper's."""
     if line.group is None:
         return line.row.architecture
-    return paper.ARCHITECTURES[line.group.settings["model.encoder"]]
+    encoder = line.group.settings["model.encoder"]
+    return paper.ARCHITECTURES.get(encoder, encoder)
 
 
 def difference_to_paper(line: Line) -> float | None:

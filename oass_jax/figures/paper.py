@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 STRATEGIES = ("max", "cmax", "ctopk", "ctopk_w", "gt_bbox")
-# The tiny network stands in for ResNet-50 where a run is on the demo's data.
+# The encoders of the paper; the tiny one stands in for ResNet-50 where a run is on the demo's data.
 ARCHITECTURES = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet_tiny": "tiny ResNet"}
 
 

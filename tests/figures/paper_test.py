@@ -21,6 +21,8 @@ NO_TEACHER = {"teacher.mode": "none"}
         ({"keypoint.strategy": "gt_bbox", "model.csi": True}, "gt_bbox_csi"),
         ({"model.encoder": "resnet_tiny"}, "max"),
         ({"model.encoder": "resnet101"}, None),
+        ({"model.encoder": "resnet18"}, None),
+        ({"model.encoder": "resnet50_v1"}, None),
         ({"teacher.mode": "siamese"}, None),
         ({"keypoint.strategy": "center"}, None),
         (CENTER, "puzzlecam"),
