@@ -17,6 +17,7 @@ from ml_collections import ConfigDict
 from oass_jax import config_file, default_config
 from oass_jax.errors import UserError, nearest
 from oass_jax.figures.runs import flatten
+from oass_jax.model import encoders
 
 PREFIX = "--config."
 
@@ -60,10 +61,10 @@ def check_config(config: ConfigDict) -> None:
     """
     template = flatten(default_config.get_config().to_dict())
     fields = flatten(config.to_dict())
+    choices = default_config.CHOICES | {"model.encoder": tuple(encoders.ENCODERS)}
     for name, value in fields.items():
-        if name in default_config.CHOICES and value not in default_config.CHOICES[name]:
-            choices = default_config.CHOICES[name]
-            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices)}")
+        if name in choices and value not in choices[name]:
+            raise UserError(f"{PREFIX}{name}={value}: {nearest(str(value), choices[name])}")
         if isinstance(value, tuple):
             _check_length(name, value, len(template[name]))
         numbers = value if isinstance(value, tuple) else (value,)
@@ -93,16 +94,6 @@ def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
     low, high = config.augment.long_side_px
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")
-    for name in ("augment.image_px", "eval.image_px"):
-        if (value := fields[name]) % 32:
-            near = max(32, round(value / 32) * 32)
-            raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
-    most = config.augment.image_px // 32
-    if config.teacher.mode != "none" and config.keypoint.margin_cells > most:
-        raise UserError(
-            f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
-            f"at: at most {most} fit into {config.augment.image_px} px"
-        )
     if config.keypoint.window_cells % 2 == 0:
         raise UserError(
             f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no cell in the "

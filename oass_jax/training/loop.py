@@ -44,6 +44,7 @@ def train_and_evaluate(config: ConfigDict, folder: Path) -> None:
       StoppedError: a signal asked to stop; the state is saved.
     """
     mesh = build.create_mesh(config)
+    build.create_encoder(config)  # what it refuses is told before anything is written or read
     workdir.create(folder)
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
@@ -218,7 +219,9 @@ def _restore_or_start(
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
-        variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
+        variables, report = pretrained.load_pretrained(
+            config.model.pretrained, variables, network.encoder
+        )
         notes.append(report.summary())
     state = create_state(
         variables,
