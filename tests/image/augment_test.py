@@ -170,7 +170,7 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     image = np.random.default_rng(0).integers(90, 160, (6, 8, 3)).repeat(6, 0).repeat(6, 1)
     canvas = np.zeros((1, 64, 64, 3), np.uint8)
     canvas[0, :36, :48] = image
-    out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip)
+    out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip, multiple=32)
     height, width = round(36 * scale), round(48 * scale)
     assert out.shape == (1, 64 * scale, 64 * scale, 3)
     picture = Image.fromarray(image.astype(np.uint8)).resize((width, height), Image.BICUBIC)
@@ -179,3 +179,12 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     assert np.abs(out[0, :height, :width] - expected).mean() < 0.5 / 255 / 0.22
     assert (out[0, height:] == 0).all()
     assert (out[0, :, width:] == 0).all()
+
+
+@pytest.mark.parametrize(("scale", "multiple", "out_px"), [(0.6, 16, 48), (0.6, 32, 64)])
+def test_the_canvas_of_rescaled_images_is_a_whole_multiple(scale, multiple, out_px):
+    canvas, size = np.full((1, 64, 64, 3), 200, np.uint8), np.array([[64, 64]])
+    out = augment.rescale_images(canvas, size, scale=scale, flip=False, multiple=multiple)
+    assert out.shape == (1, out_px, out_px, 3)
+    assert (out[0, :38, :38] != 0).all()
+    assert (out[0, 38:] == 0).all()
