@@ -132,25 +132,29 @@ def resnet50_variables():
     return zeros_of(RESNET50)
 
 
-def tensors_to_layer3(variables):
-    """Tensors named and shaped like those of the real file that ends at layer3."""
-    tensors = {"conv1.bias": np.zeros(64), "caffe_mean": np.zeros(3)}
+def tensors_of(encoder, variables, without=()):
+    """Tensors named and shaped as torchvision stores those of an encoder."""
+    tensors = {}
     for key, leaf in flatten_dict(variables).items():
         shape = np.transpose(leaf, (3, 2, 0, 1)).shape if leaf.ndim == 4 else leaf.shape
-        if "layer4" not in key[2]:
-            tensors[RESNET50.foreign_name(key[2:])] = np.full(shape, 0.25, np.float16)
+        if key[2].split("_")[0] not in without:
+            tensors[encoder.foreign_name(key[2:])] = np.full(shape, 0.25, np.float16)
     return tensors
 
 
 DATA = os.environ.get("OASS_TEST_DATA")
 
 
-@pytest.mark.parametrize("source", ["synthetic", "real"] if DATA else ["synthetic"])
+SOURCES = ["synthetic", "real"] if DATA else ["synthetic"]
+
+
+@pytest.mark.parametrize("source", SOURCES)
 def test_weights_that_end_at_layer3_load_and_layer4_is_named(resnet50_variables, write, source):
     if source == "real":
         path = f"{DATA}/resnet50_imagenet_to_layer3.safetensors"
     else:
-        path = write(tensors_to_layer3(resnet50_variables))
+        others = {"conv1.bias": np.zeros(64), "caffe_mean": np.zeros(3)}
+        path = write(tensors_of(RESNET50, resnet50_variables, without=("layer4",)) | others)
     loaded, report = load_pretrained(path, resnet50_variables, RESNET50)
     assert len(report.loaded) == 215
     assert len(report.missing) == 50
@@ -162,11 +166,16 @@ def test_weights_that_end_at_layer3_load_and_layer4_is_named(resnet50_variables,
     assert not params["layer4_0"]["conv3"]["kernel"].any()
 
 
-@pytest.mark.skipif(not DATA, reason="needs OASS_TEST_DATA")
-def test_the_original_resnet50_loads_whole():
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_original_resnet50_loads_whole(write, source):
     encoder = encoders.create("resnet50_v1", dtype=jnp.float32)
-    path = f"{DATA}/resnet50_imagenet.safetensors"
-    loaded, report = load_pretrained(path, zeros_of(encoder), encoder)
+    variables = zeros_of(encoder)
+    if source == "real":
+        path = f"{DATA}/resnet50_imagenet.safetensors"
+    else:
+        classifier = {"fc.bias": np.zeros(1000), "fc.weight": np.zeros((1000, 2048), np.float16)}
+        path = write(tensors_of(encoder, variables) | classifier)
+    loaded, report = load_pretrained(path, variables, encoder)
     assert len(report.loaded) == 265
     assert not report.missing
     assert report.left_over == ("fc.bias", "fc.weight")
