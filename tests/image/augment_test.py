@@ -179,3 +179,18 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     assert np.abs(out[0, :height, :width] - expected).mean() < 0.5 / 255 / 0.22
     assert (out[0, height:] == 0).all()
     assert (out[0, :, width:] == 0).all()
+
+
+def test_the_canvas_grows_to_the_next_multiple_of_32_and_loses_no_pixel():
+    canvas = np.full((1, 64, 64, 3), 255, np.uint8)
+    out = np.asarray(augment.rescale_images(canvas, np.array([[64, 40]]), scale=0.75, flip=False))
+    assert out.shape == (1, 64, 64, 3)
+    white = augment.normalise(np.ones(3))
+    assert_allclose(out[0, :48, :30], np.broadcast_to(white, (48, 30, 3)), rtol=1e-5)
+    assert (out[0, 48:] == 0).all()
+    assert (out[0, :, 30:] == 0).all()
+
+
+def test_rescaled_sizes_are_whole_pixels_and_never_none():
+    sizes = augment.rescaled_size(np.array([[1, 2], [5, 333]]), 0.3)
+    assert_allclose(sizes, [[1, 1], [2, 100]])
