@@ -17,6 +17,7 @@ from oass_jax.command_line import PREFIX
 from oass_jax.config_check import check_config
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError, nearest
+from oass_jax.run.workdir import Workdir
 
 # Fields that an evaluation may set, or how they begin.
 _OF_EVALUATION = (
@@ -78,7 +79,7 @@ def to_evaluate(workdir: Path, word: str | None, overrides: Sequence[str]) -> Co
 
 
 def _config_of_run(workdir: Path) -> ConfigDict:
-    path = workdir / "config.json"
+    path = Workdir(workdir).config
     if not path.is_file():
         raise UserError(f"there is no run in {workdir} (no config.json): train there first")
     return config_file.from_json(path)

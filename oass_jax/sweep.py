@@ -25,6 +25,7 @@ from oass_jax.command_line import PREFIX
 from oass_jax.data import sources
 from oass_jax.errors import UserError, nearest
 from oass_jax.figures import paper, runs
+from oass_jax.run import workdir
 
 PROGRAM = ("-m", "oass_jax.main")
 POLL_S = 0.1
@@ -144,10 +145,10 @@ def plan_runs(
     return [
         Plan(
             name=f"{config}, seed {seed}",
-            workdir=(workdir := runs_dir.resolve() / folder / f"seed{seed}"),
+            workdir=(place := runs_dir.resolve() / folder / f"seed{seed}"),
             command=[
                 *(sys.executable, *PROGRAM, f"--config={config}", *flags),
-                *(f"{PREFIX}seed={seed}", f"--workdir={workdir}"),
+                *(f"{PREFIX}seed={seed}", f"--workdir={place}"),
             ],
         )
         for folder, config in folders.items()
@@ -174,7 +175,7 @@ def _find_record(plan: Plan) -> runs.Run | None:
 
 def _is_evaluated(record: runs.Run, test: str) -> bool:
     """Whether the test split was evaluated after the training, not with earlier weights."""
-    summary = record.folder / "eval" / _evaluation(test) / "summary.json"
+    summary = workdir.Workdir(record.folder).evaluation(test, "test") / workdir.SUMMARY
     return summary.exists() and summary.stat().st_mtime >= record.ended.timestamp()
 
 
@@ -184,13 +185,11 @@ def _evaluation_command(plan: Plan, test: str) -> list[str]:
     return [sys.executable, *PROGRAM, *words]
 
 
-def _evaluation(test: str) -> str:
-    return f"{test.replace('/', '-')}_test"
-
-
 def _print_tables(runs_dir: Path, test: str | None) -> bool:
     try:
-        text = table.write_tables([runs_dir], runs_dir, test=test and _evaluation(test))
+        text = table.write_tables(
+            [runs_dir], runs_dir, test=test and workdir.evaluation_name(test, "test")
+        )
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return False

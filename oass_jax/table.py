@@ -8,7 +8,6 @@ run shows the paper's figure alone.
 
 import csv
 import io
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
+from oass_jax.run.workdir import write_bytes
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -115,11 +115,8 @@ def _csv(rows: list[list[Any]]) -> str:
 def _write(folder: Path, files: dict[str, str]) -> None:
     """Writes each file whole or not."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
-            temporary = folder / f"{name}.tmp"
-            temporary.write_text(text, encoding="utf-8")
-            os.replace(temporary, folder / name)
+            write_bytes(folder / name, text.encode())
     except OSError as error:
         raise UserError(f"cannot write to --out={folder}: {error.strerror}") from error
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError, nearest
+from oass_jax.run.workdir import Workdir
 
-# What changes no result. `eval.weights` and the like are told by the evaluation itself.
+# What changes no result. `eval.weights` and the like are recorded by the evaluation itself.
 WITHOUT_EFFECT = frozenset(
     {
         "seed",
@@ -44,7 +45,7 @@ OF_PATCHES = (
 )
 # What makes another method: words have to be equal, numbers both on or both off.
 OF_METHOD = ("teacher.mode", "keypoint.strategy", "model.csi", "model.graph", "regions.count")
-SAID_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
+RECORDED_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def find(places: Iterable[Path]) -> list[Path]:
 
 
 def _search(folder: Path, levels: int) -> Iterator[Path]:
-    if (folder / "config.json").is_file():
+    if Workdir(folder).config.is_file():
         yield folder
     elif levels:
         for path in sorted(folder.iterdir()):
@@ -135,9 +136,9 @@ def read_all(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
 
 
 def _read(folder: Path) -> Run:
-    fields = flatten(_load(folder / "config.json"))
-    env = folder / "env.json"
-    starts = _load(env)["starts"][-1:] if env.exists() else []
+    files = Workdir(folder)
+    fields = flatten(_load(files.config))
+    starts = _load(files.env)["starts"][-1:] if files.env.exists() else []
     last = starts[0] if starts else {}
     ended = last.get("end")
     return Run(
@@ -145,9 +146,7 @@ def _read(folder: Path) -> Run:
         fields=fields | {"seed": int(fields["seed"])},
         ended=datetime.datetime.fromisoformat(ended).astimezone() if ended else None,
         command=last.get("command", ""),
-        evaluations={
-            path.parent.name: _summary(path) for path in sorted(folder.glob("eval/*/summary.json"))
-        },
+        evaluations={name: _summary(path) for name, path in files.summaries().items()},
     )
 
 
@@ -179,7 +178,7 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
     """
     known = dict(fields)
     for name, value in (summary or {}).items():
-        if name in SAID_BY_EVALUATION or f"eval.{name}" in fields:
+        if name in RECORDED_BY_EVALUATION or f"eval.{name}" in fields:
             known[f"eval.{name}"] = value
     # The class maps are measured by themselves, whatever was trained.
     ignored = ("cam.", *(OF_PATCHES if fields.get("teacher.mode") == "none" else ()))

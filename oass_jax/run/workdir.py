@@ -49,6 +49,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
+def evaluation_name(dataset: str, split: str) -> str:
+    """`DATASET_SPLIT`, the data set by its name with a dash: `voc-2012_val`."""
+    return f"{dataset.replace('/', '-')}_{split}"
+
+
 def read_json(path: Path, default: Any) -> Any:
     """A value from a JSON file, or `default` where there is no such file."""
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
@@ -81,12 +86,12 @@ class Workdir:
         self.readme = root / "README.md"
 
     def evaluation(self, dataset: str, split: str) -> Path:
-        """`eval/DATASET_SPLIT`, the data set by its name with a dash: `eval/voc-2012_val`."""
-        return self.root / "eval" / f"{dataset.replace('/', '-')}_{split}"
+        """`eval/DATASET_SPLIT`, see `evaluation_name`."""
+        return self.root / "eval" / evaluation_name(dataset, split)
 
     def cams(self, dataset: str, split: str) -> Path:
         """`cams/DATASET_SPLIT`, named like the folder of an evaluation."""
-        return self.root / "cams" / self.evaluation(dataset, split).name
+        return self.root / "cams" / evaluation_name(dataset, split)
 
     def summaries(self) -> dict[str, Path]:
         """`DATASET_SPLIT` -> `summary.json` of every evaluation, by name."""
