@@ -33,6 +33,20 @@ class Student(NamedTuple):
     losses: dict[str, jax.Array]
 
 
+class Puzzle(NamedTuple):
+    """What the puzzle of patches adds.
+
+    Attributes:
+      total: alpha_p * L_p-cl + alpha_re * L_re.
+      losses: `loss_pcl` and `loss_re`, without their weights.
+      batch_stats: running statistics of the student after the patches.
+    """
+
+    total: jax.Array
+    losses: dict[str, jax.Array]
+    batch_stats: Tree
+
+
 def classification_losses(
     params: Tree, batch_stats: Tree, views: Views, *, network: Network, method: Method
 ) -> Student:
@@ -70,7 +84,7 @@ def image_puzzle_losses(
     *,
     network: Network,
     method: Method,
-) -> tuple[jax.Array, dict[str, jax.Array], Tree]:
+) -> Puzzle:
     """L_p-cl and L_re where each image has one keypoint (Sec. 2.1).
 
     Args:
@@ -80,9 +94,6 @@ def image_puzzle_losses(
       views: the augmented batch.
       network: encoder f and classifiers.
       method: everything but `regions`.
-
-    Returns:
-      Their weighted sum, both without their weights, and the new running statistics.
     """
     inputs = keypoint_inputs(student.cam, views, method)
     cam_re, batch_stats = reconstruct(
@@ -98,7 +109,7 @@ def image_puzzle_losses(
     loss_pcl = loss.classification(cam_re.mean((1, 2)), views.label)
     loss_re = loss.reconstruction(student.cam, target, views.label, method.re_reduction).mean()
     total = method.alpha_p(state.step) * loss_pcl + method.alpha_re(state.step) * loss_re
-    return total, {"loss_pcl": loss_pcl, "loss_re": loss_re}, batch_stats
+    return Puzzle(total, {"loss_pcl": loss_pcl, "loss_re": loss_re}, batch_stats)
 
 
 def pair_puzzle_losses(
@@ -109,7 +120,7 @@ def pair_puzzle_losses(
     *,
     network: Network,
     method: Method,
-) -> tuple[jax.Array, dict[str, jax.Array]]:
+) -> Puzzle:
     """L_p-cl and L_re where each labelled (image, class) pair has a keypoint (Sec. 2.1).
 
     Args:
@@ -119,11 +130,8 @@ def pair_puzzle_losses(
       views: the augmented batch.
       network: encoder f and classifiers.
       method: everything but `regions`.
-
-    Returns:
-      Their weighted sum, and both without their weights.
     """
-    total, values = pairs.sum_over_pairs(
+    sums = pairs.sum_over_pairs(
         functools.partial(_pair_losses, network=network, method=method),
         # The head alone is trained through an EMA teacher: nothing else needs a gradient there.
         params={"head": params["head"]} if method.teacher == "ema" else params,
@@ -139,8 +147,8 @@ def pair_puzzle_losses(
         chunk=method.chunk_pairs,
         mesh=method.mesh,
     )
-    num_images = views.label.shape[0]
-    return total / num_images, jax.tree.map(lambda x: x / num_images, values)
+    total, values = jax.tree.map(lambda x: x / views.label.shape[0], sums)
+    return Puzzle(total, values, student.batch_stats)
 
 
 class PairShared(NamedTuple):

@@ -98,20 +98,16 @@ def total_loss(
     Returns:
       The loss, the new running statistics, and the metrics as float32 scalars.
     """
-    run = {"network": network, "method": method}
-    student = losses.classification_losses(params, state.batch_stats, views, **run)
-    total, metrics = sum(student.losses.values()), student.losses
+    student = losses.classification_losses(
+        params, state.batch_stats, views, network=network, method=method
+    )
+    total = sum(student.losses.values())
     if method.teacher == "none":
-        return total, (student.batch_stats, metrics | {"loss": total})
-
-    if method.strategy.channel_wise:
-        puzzle, values = losses.pair_puzzle_losses(params, student, state, views, **run)
-        batch_stats = student.batch_stats
-    else:
-        puzzle, values, batch_stats = losses.image_puzzle_losses(
-            params, student, state, views, **run
-        )
-    total += puzzle
-    values |= {"loss": total}
-    values |= {"alpha_p": method.alpha_p(state.step), "alpha_re": method.alpha_re(state.step)}
-    return total, (batch_stats, metrics | values)
+        return total, (student.batch_stats, student.losses | {"loss": total})
+    is_channel_wise = method.strategy.channel_wise
+    puzzle_fn = losses.pair_puzzle_losses if is_channel_wise else losses.image_puzzle_losses
+    puzzle = puzzle_fn(params, student, state, views, network=network, method=method)
+    total += puzzle.total
+    metrics = student.losses | puzzle.losses | {"loss": total}
+    metrics |= {"alpha_p": method.alpha_p(state.step), "alpha_re": method.alpha_re(state.step)}
+    return total, (puzzle.batch_stats, metrics)

@@ -201,7 +201,7 @@ def test_tables_and_what_is_printed_agree_with_the_summary(workdir):
 
 
 def test_one_device_and_one_scale_write_no_maps_unless_asked(workdir, manual_dir, tmp_path):
-    for name in ("checkpoints", "classes.txt"):
+    for name in ("checkpoints", "classes.txt", "config.json"):
         (tmp_path / name).symlink_to(workdir / name)
     done = run(tmp_path, manual_dir, "--mode=cam")
     assert done.returncode == 0, done.stderr
