@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from oass_jax import command_line, config_file, default_config
+from oass_jax.model import encoders
 
 NUM_CLASSES = 20
 POSITIVES = 1.555  # labels an image of train_aug has on average
@@ -21,9 +22,7 @@ def parser(description: str) -> command_line.Parser:
     options = command_line.Parser(description=description.splitlines()[0])
     options.add_argument("--image_px", type=int, default=128, help="side of the input")
     options.add_argument("--batch_size", type=int, default=16)
-    options.add_argument(
-        "--encoder", default="resnet50", choices=default_config.CHOICES["model.encoder"]
-    )
+    options.add_argument("--encoder", default="resnet50", choices=tuple(encoders.ENCODERS))
     options.add_argument(
         "--dtype", default="float32", choices=default_config.CHOICES["model.dtype"]
     )

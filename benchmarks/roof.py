@@ -65,13 +65,19 @@ def convolutions(encoder: Any, image_px: int) -> Iterator[Conv]:
     stages = zip(encoder.stage_sizes, resnet.STAGE_STRIDES, strict=True)
     for number, (blocks, stage_stride) in enumerate(stages):
         width = encoder.width * 2**number
-        outs = resnet.EXPANSION * width
+        outs = encoder.block.expansion * width
         for block in range(blocks):
             stride = stage_stride if block == 0 else 1
-            yield conv(cells, ins, width, 1, 1)
-            cells //= stride
-            yield conv(cells, width, width, 3, stride)
-            yield conv(cells, width, outs, 1, 1, last=True)
+            if issubclass(encoder.block, resnet.Bottleneck):
+                in_conv1 = stride if encoder.block.strided == "conv1" else 1
+                yield conv(cells // in_conv1, ins, width, 1, in_conv1)
+                cells //= stride
+                yield conv(cells, width, width, 3, stride // in_conv1)
+                yield conv(cells, width, outs, 1, 1, last=True)
+            else:
+                cells //= stride
+                yield conv(cells, ins, width, 3, stride)
+                yield conv(cells, width, outs, 3, 1, last=True)
             if stride != 1 or ins != outs:
                 yield conv(cells, ins, outs, 1, stride)
             ins = outs

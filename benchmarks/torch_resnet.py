@@ -1,26 +1,56 @@
 """PuzzleCAM as plain PyTorch: torchvision's ResNet with output stride 16, cut, merge and losses."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
-EXPANSION = 4
 STAGE_STRIDES = (1, 2, 2, 1)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the 3x3 (torchvision's "v1.5")."""
+class BasicBlock(nn.Module):
+    """3x3, 3x3 with a shortcut; the stride sits in the first."""
+
+    expansion = 1
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
-        outputs = EXPANSION * width
-        self.conv1 = nn.Conv2d(inputs, width, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, stride, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inputs != width:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
+            )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Maps x [B, inputs, h, w] to [B, width, ceil(h / stride), ceil(w / stride)]."""
+        y = self.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        y += x if self.downsample is None else self.downsample(x)
+        return self.relu(y)
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the 3x3 (torchvision's "v1.5")."""
+
+    expansion = 4
+    strided = "conv2"
+
+    def __init__(self, inputs: int, width: int, stride: int):
+        super().__init__()
+        outputs = self.expansion * width
+        strides = {"conv1": 1, "conv2": 1} | {self.strided: stride}
+        self.conv1 = nn.Conv2d(inputs, width, 1, strides["conv1"], bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, strides["conv2"], padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(width)
         self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outputs)
@@ -40,10 +70,16 @@ class Bottleneck(nn.Module):
         return self.relu(y)
 
 
+class BottleneckV1(Bottleneck):
+    """The stride sits in the first 1x1, as in the original."""
+
+    strided = "conv1"
+
+
 class ResNet(nn.Module):
     """torchvision's, without the classifier; `layer4` has stride 1 and nothing is dilated."""
 
-    def __init__(self, stage_sizes: Sequence[int], width: int):
+    def __init__(self, stage_sizes: Sequence[int], width: int, block: type[nn.Module] = Bottleneck):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -53,8 +89,8 @@ class ResNet(nn.Module):
         for i, (size, stride) in enumerate(zip(stage_sizes, STAGE_STRIDES, strict=True)):
             blocks = []
             for j in range(size):
-                blocks.append(Bottleneck(inputs, width * 2**i, stride if j == 0 else 1))
-                inputs = EXPANSION * width * 2**i
+                blocks.append(block(inputs, width * 2**i, stride if j == 0 else 1))
+                inputs = block.expansion * width * 2**i
             setattr(self, f"layer{i + 1}", nn.Sequential(*blocks))
         self.num_features = inputs
 
@@ -62,6 +98,11 @@ class ResNet(nn.Module):
         """Encodes normalised images [B, 3, H, W] as features [B, D, H / 16, W / 16]."""
         x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+
+def like(encoder: Any) -> ResNet:
+    """The counterpart of a `ResNet` of `oass_jax.model.resnet`; its blocks have the same names."""
+    return ResNet(encoder.stage_sizes, encoder.width, globals()[encoder.block.__name__])
 
 
 class Network(nn.Module):

@@ -12,9 +12,14 @@ from oass_jax.command_line import PREFIX
 from oass_jax.config_file import flatten
 from oass_jax.data import sources
 from oass_jax.errors import UserError, nearest
+from oass_jax.model import encoders
 
 # The words a field accepts, where it does not accept all.
-CHOICES = default_config.CHOICES | dict.fromkeys(("data.dataset", "eval.dataset"), sources.OPENERS)
+CHOICES = default_config.CHOICES | {
+    "data.dataset": tuple(sources.OPENERS),
+    "eval.dataset": tuple(sources.OPENERS),
+    "model.encoder": tuple(encoders.ENCODERS),
+}
 
 
 def check_config(config: ConfigDict) -> None:
@@ -60,16 +65,6 @@ def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
     low, high = config.augment.long_side_px
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")
-    for name in ("augment.image_px", "eval.image_px"):
-        if (value := fields[name]) % 32:
-            near = max(32, round(value / 32) * 32)
-            raise UserError(f"{PREFIX}{name}={value} is not a multiple of 32: try {near}")
-    maximum = config.augment.image_px // 32
-    if config.teacher.mode != "none" and config.keypoint.margin_cells > maximum:
-        raise UserError(
-            f"{PREFIX}keypoint.margin_cells={config.keypoint.margin_cells} leaves no cell to cut "
-            f"at: at most {maximum} fit into {config.augment.image_px} px"
-        )
     if config.keypoint.window_cells % 2 == 0:
         raise UserError(
             f"{PREFIX}keypoint.window_cells={config.keypoint.window_cells} has no cell in the "

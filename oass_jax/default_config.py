@@ -10,7 +10,6 @@ import ml_collections
 # are those of `oass_jax/data/sources`.
 CHOICES = {
     "data.difficult": ("positive", "ignore", "negative"),
-    "model.encoder": ("resnet50", "resnet101", "resnet_tiny"),
     "model.dtype": ("float32", "bfloat16"),
     "keypoint.strategy": ("center", "max", "cmax", "ctopk", "ctopk_w", "gt_bbox"),
     "keypoint.classes": ("labelled", "all"),
@@ -30,9 +29,9 @@ MINIMUM = {
     "batch_size": 1,
     "num_microbatches": 1,
     "log_every_steps": 1,
-    "data.canvas_px": 32,
+    "data.canvas_px": 1,
     "data.max_boxes": 1,
-    "augment.image_px": 32,
+    "augment.image_px": 1,
     "augment.long_side_px": 1,
     "keypoint.margin_cells": 1,
     "keypoint.k": 1,
@@ -40,7 +39,7 @@ MINIMUM = {
     "teacher.chunk_pairs": 1,
     "optimizer.encoder_learning_rate": 1e-12,
     "optimizer.head_learning_rate": 1e-12,
-    "eval.image_px": 32,
+    "eval.image_px": 1,
     "eval.batch_size": 1,
     "eval.every_epochs": 1e-6,
     "eval.scales": 0.1,
@@ -86,7 +85,7 @@ def _add_input(config: ml_collections.ConfigDict) -> None:
     data.cache = False  # keep decoded images in memory: 6 to 8 GB for train_aug; needs 0 workers
 
     augment = config.augment = ml_collections.ConfigDict()
-    augment.image_px = 512  # side of the network's input, a multiple of 32
+    augment.image_px = 512  # side of the input, a multiple of twice the encoder's stride: 32
     # images are resized to a long side from this range, inclusive
     augment.long_side_px = (320, 640)
     augment.flip_probability = 0.5  # of exchanging left and right; 0 where that makes another class
@@ -95,9 +94,11 @@ def _add_input(config: ml_collections.ConfigDict) -> None:
 def _add_method(config: ml_collections.ConfigDict) -> None:
     """The network, keypoints, teacher and losses."""
     model = config.model = ml_collections.ConfigDict()
-    model.encoder = "resnet50"  # resnet50, resnet101, resnet_tiny
+    model.encoder = "resnet50"  # a name of ENCODERS in oass_jax/model/encoders.py
     model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
-    model.pretrained = "timm/resnet50.tv_in1k"  # hub name or path of a .safetensors; '' for none
+    # Hub name or path of a .safetensors; '' for none. It has to be of the same encoder: weights of
+    # resnet50 load into resnet50_v1, too, but were trained with strides in other places.
+    model.pretrained = "timm/resnet50.tv_in1k"
     model.remat = False  # compute activations twice instead of keeping them: memory for time
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
     model.graph = False  # classify by SSGRL's graph over the classes
@@ -147,7 +148,8 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     evaluation = config.eval = ml_collections.ConfigDict()
     evaluation.dataset = config.data.get_oneway_ref("dataset")  # that of training, if none is set
     evaluation.split = "val"  # 1,449 images: segmentation val
-    evaluation.image_px = 512  # side of the canvas; larger images are shrunk
+    # side of the canvas, a multiple as augment.image_px; larger images are shrunk
+    evaluation.image_px = 512
     evaluation.batch_size = 32
     evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
     evaluation.every_epochs = 5.0  # and once at the end

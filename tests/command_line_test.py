@@ -9,7 +9,7 @@ from oass_jax import config_check, config_file, default_config, main
 from oass_jax.__main__ import COMMANDS
 from oass_jax.data import sources
 from oass_jax.errors import UserError
-from oass_jax.model import resnet
+from oass_jax.model import encoders
 
 ROOT = Path(__file__).parents[1]
 MAX = "--config=max"
@@ -60,8 +60,7 @@ def _in_the_checkout(monkeypatch):
         ([MAX, W, "--config.cam.scales=('1',)"], "needs numbers, one or more"),
         ([MAX, W, "--config.cam.scales=(1.0, 0)"], "scales=0: must be finite and"),
         ([MAX, W, "--config.augment.long_side_px=(640,320)"], "the first is the smaller"),
-        ([MAX, W, "--config.augment.image_px=500"], "try 512"),
-        ([MAX, W, "--config.keypoint.margin_cells=17"], "at most 16 fit"),
+        ([MAX, W, "--config.model.encoder=resnet51"], "did you mean resnet50?"),
         ([MAX, W, "--config.data.manual_dir=configz"], "did you mean configs?"),
         ([MAX, W, "--config.model.pretrained=x.safetensors"], "does not exist"),
         ([MAX, W, "--config.model.label_vectors=x.npy"], "does not exist"),
@@ -202,10 +201,28 @@ def test_a_config_that_does_not_work_is_reported(tmp_path, text, message):
 # What the rules and names are checked against.
 
 
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("--config.augment.image_px=500", "augment.image_px=500 is not a multiple of 32: try 512"),
+        ("--config.keypoint.margin_cells=17", "at most 16 fit into 512 px"),
+    ],
+)
+def test_a_size_that_does_not_fit_the_encoder_is_refused_before_anything_is_written(
+    tmp_path, word, message, capsys
+):
+    with pytest.raises(SystemExit) as ended:
+        main.main([MAX, f"--workdir={tmp_path / 'w'}", word, "--config.batch_size=32"])
+    assert ended.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
+    assert not (tmp_path / "w").exists()
+
+
 def test_choices_are_what_the_code_knows():
     for field in ("data.dataset", "eval.dataset"):
         assert set(config_check.CHOICES[field]) == set(sources.OPENERS)
-    assert set(default_config.CHOICES["model.encoder"]) == set(resnet.ENCODERS)
+    assert set(config_check.CHOICES["model.encoder"]) == set(encoders.ENCODERS)
 
 
 def test_rules_name_fields_that_exist():

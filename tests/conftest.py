@@ -94,3 +94,13 @@ def write_tar():
         return path
 
     return write
+
+
+@pytest.fixture
+def layer_norm_encoder(monkeypatch):
+    """Registers an encoder without batch normalisation for a test, and gives its name."""
+    from oass_jax.model import encoders
+
+    target = "tests.layer_norm_encoder:LayerNormEncoder"
+    monkeypatch.setitem(encoders.ENCODERS, "layer_norm", target)
+    return "layer_norm"

@@ -47,7 +47,7 @@ def class_map_step(
     """Class maps of a batch of images, in the pixels wanted of each.
 
     Args:
-      variables: `{'params', 'batch_stats'}` of the network.
+      variables: of the network.
       batch: as `data.pipeline` makes it, of which `image`, `size`, `label`, `mask` and `index` are
         read, and `map_size`, int `[B, 2]`, the height and width the maps are to have.
       network: encoder f and classifier g.
@@ -66,10 +66,13 @@ def class_map_step(
     order = jnp.argsort(~present, axis=-1, stable=True)[:, :num_slots]
     used = jnp.take_along_axis(present, order, axis=-1)
 
+    stride = network.encoder.stride
     total = jnp.zeros((len(size), out_px, out_px, num_slots), jnp.float32)
     for scale in scales:
         for mirrored in (False, True) if flip else (False,):
-            image = augment.rescale_images(batch["image"], size, scale=scale, flip=mirrored)
+            image = augment.rescale_images(
+                batch["image"], size, scale=scale, flip=mirrored, multiple=2 * stride
+            )
             cam = network.apply(variables, image, train=False)["cam"]
             # Resizing is linear and done a class at a time: only the classes kept are resized.
             cam = jnp.take_along_axis(jax.nn.relu(cam), order[:, None, None, :], axis=-1)
@@ -77,7 +80,7 @@ def class_map_step(
                 cam,
                 augment.rescaled_size(size, scale),
                 batch["map_size"],
-                stride=image.shape[1] // cam.shape[1],
+                stride=stride,
                 mirrored=mirrored,
                 out_px=out_px,
             )

@@ -1,5 +1,6 @@
 """One pass over a split: scores and labels of every image, and the metrics they give."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -40,7 +41,7 @@ def predict_step(
     """Logits of a batch of images, at the top left of the canvas.
 
     Args:
-      weights: name -> `{'params', 'batch_stats'}` of the network.
+      weights: name -> variables of the network.
       batch: as `data.pipeline` makes it: `image` `[B, H, W, 3]` uint8, `size`, and the rest.
       network: encoder f and classifiers.
       regions: of MCAR's second stream, which adds logits of the kind 'regions'; None for none.
@@ -50,8 +51,11 @@ def predict_step(
     Returns:
       `scores`: name -> kind -> `[B, C]` float32; and the batch's label, mask and index.
     """
+    rescale = functools.partial(
+        augment.rescale_images, batch["image"], batch["size"], multiple=2 * network.encoder.stride
+    )
     views = [
-        augment.rescale_images(batch["image"], batch["size"], scale=scale, flip=mirrored)
+        rescale(scale=scale, flip=mirrored)
         for scale in scales
         for mirrored in ((False, True) if flip else (False,))
     ]

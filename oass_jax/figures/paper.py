@@ -9,7 +9,7 @@ from oass_jax import config_file
 from oass_jax.figures.runs import flatten, nearest_config, settings
 
 DEMO = "demo:"  # before the name of a row: the same method on the demo's data
-# The tiny network stands in for ResNet-50 where a run is on the demo's data.
+# The encoders of the paper; the tiny one stands in for ResNet-50 where a run is on the demo's data.
 ARCHITECTURES = {"resnet50": "ResNet-50", "resnet101": "ResNet-101", "resnet_tiny": "tiny ResNet"}
 
 

@@ -109,7 +109,9 @@ def keep_images(images: jax.Array, size: jax.Array) -> jax.Array:
     return jnp.where(inside[..., None], normalise(images / 255.0), 0.0)
 
 
-def rescale_images(images: jax.Array, size: jax.Array, *, scale: float, flip: bool) -> jax.Array:
+def rescale_images(
+    images: jax.Array, size: jax.Array, *, scale: float, flip: bool, multiple: int
+) -> jax.Array:
     """Resizes images by one factor, at the top left of a canvas that grows along (evaluation).
 
     Args:
@@ -117,17 +119,18 @@ def rescale_images(images: jax.Array, size: jax.Array, *, scale: float, flip: bo
       size: `[B, 2]` int, height and width of the images in pixels.
       scale: of both sides; 1 without a flip leaves the pixels as they are.
       flip: exchange left and right of each image, which stays at the top left.
+      multiple: of which the new canvas is one, in pixels.
 
     Returns:
       `[B, H', W', 3]` float32, normalised, zero in the padding; H' and W' are `scale` times H and W
-      to the next multiple of 32. The images in it are `rescaled_size` large.
+      to the next `multiple`. The images in it are `rescaled_size` large.
     """
     if scale == 1 and not flip:
         return keep_images(images, size)
     new_size = rescaled_size(size, scale)
     window = jnp.stack([jnp.zeros_like(new_size), new_size], axis=-1)
     placement = Placement(size.astype(jnp.float32), window, jnp.full(size.shape[0], flip))
-    out_px = 32 * math.ceil(scale * images.shape[1] / 32)
+    out_px = multiple * math.ceil(scale * images.shape[1] / multiple)
     return place_images(images, placement, out_px)
 
 

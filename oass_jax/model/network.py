@@ -79,12 +79,12 @@ class Network(nn.Module):
     """f and g of the paper's Fig. 3, usable together or apart.
 
     The training step needs them apart: the teacher is an encoder alone, and the student's head
-    reads the teacher's features. Variables are
-    `{'params': {'encoder', 'head'}, 'batch_stats': {'encoder'}}`, and where they are used also
-    `params['instance_head']` and `params['graph_head']`.
+    reads the teacher's features. Variables are `{'params': {'encoder', 'head'}}`, and where they
+    are used also `params['instance_head']`, `params['graph_head']` and, of an encoder with batch
+    normalisation, `{'batch_stats': {'encoder'}}`.
 
     Attributes:
-      encoder: f. Called as `encoder(images, train=...)`, gives features [B, h, w, D].
+      encoder: f, as `model.encoders` describes it.
       num_classes: C.
       csi: Whether class-specific instances are classified, too.
       graph_head: SSGRL's classifier, in place of the class maps, which then read the features
@@ -135,7 +135,8 @@ class Network(nn.Module):
 
         Args:
           images: Normalised, [B, H, W, 3].
-          train: Whether batch normalisation uses and records the batch's statistics.
+          train: Whether the encoder trains: batch normalisation then uses the batch's statistics
+            and records them.
 
         Returns:
           `features` [B, h, w, D] in the encoder's dtype, and `cam` and `logits` of `predict`.

@@ -1,10 +1,7 @@
-"""Torchvision-named ResNet weights (safetensors) -> the encoder's flax variables.
+"""Pretrained weights (safetensors, of torch) -> the encoder's flax variables.
 
-A name is translated by rule, from the flax path to the torch key:
-
-    params/encoder/layer1_0/conv2/kernel         -> layer1.0.conv2.weight           (HWIO <- OIHW)
-    params/encoder/layer1_0/downsample_bn/scale  -> layer1.0.downsample.1.weight
-    batch_stats/encoder/bn1/mean                 -> bn1.running_mean
+The encoder says what the file calls a variable (`foreign_name`, see `encoders.py`). Kernels are
+brought from torch's layout to flax's: OIHW -> HWIO, and of a dense layer [out, in] -> [in, out].
 """
 
 import re
@@ -12,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,18 +20,11 @@ from oass_jax.errors import UserError, nearest
 
 HUB_FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
-LEAVES = {
-    "kernel": "weight",
-    "scale": "weight",
-    "bias": "bias",
-    "mean": "running_mean",
-    "var": "running_var",
-}
-SHORTCUT = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
+FLAX_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # of a kernel, by its number of dimensions
 
 
 class Report(NamedTuple):
-    """Which arrays were found, by torchvision name.
+    """Which arrays were found, by their names in the file.
 
     Attributes:
       loaded: In the file and in the encoder.
@@ -54,32 +45,39 @@ class Report(NamedTuple):
 
 
 def load_pretrained(
-    name_or_path: str, variables: Mapping[str, Any]
+    name_or_path: str, variables: Mapping[str, Any], encoder: nn.Module
 ) -> tuple[dict[str, Any], Report]:
     """Replaces the encoder's variables by those of a file, wherever the file has them.
 
     Args:
       name_or_path: A local `.safetensors` file, or a repository of the Hugging Face hub that has
         a `model.safetensors`, as 'timm/resnet50.tv_in1k'.
-      variables: Of a `Network` with a `ResNet` encoder: 'params' and 'batch_stats', each with
+      variables: Of a `Network`: collections such as 'params' and 'batch_stats', each with
         'encoder'. Everything else is returned as it is.
+      encoder: That of the network.
 
     Returns:
       The variables as plain nested dicts, with the loaded arrays in the type of those they
       replace (float32, whatever the file holds), and the report.
 
     Raises:
-      UserError: If there is no such file, it is not safetensors, an array has another shape
-        than the encoder's, or not one name matches.
+      UserError: If the encoder has no `foreign_name`, there is no such file, it is not
+        safetensors, an array has another shape than the encoder's, or not one name matches.
     """
+    if not hasattr(encoder, "foreign_name"):
+        raise UserError(
+            f"{name_or_path} cannot be loaded: {type(encoder).__name__} has no `foreign_name`, the "
+            "rule for what a file calls its variables; --config.model.pretrained= starts without"
+        )
     path = _resolve(name_or_path)
     flat = flatten_dict(dict(variables))
-    names = {torch_name(key[2:]): key for key in flat if key[1] == "encoder"}
+    names = {encoder.foreign_name(key[2:]): key for key in flat if key[1] == "encoder"}
     try:
         with safe_open(path, framework="np") as file:
             stored = set(file.keys())
             for name in names.keys() & stored:
-                flat[names[name]] = _convert(name, file.get_tensor(name), flat[names[name]])
+                key = names[name]
+                flat[key] = _convert(name, file.get_tensor(name), key[-1], flat[key])
     except SafetensorError as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}).") from error
     report = Report(
@@ -89,23 +87,16 @@ def load_pretrained(
     )
     if not report.loaded:
         raise UserError(
-            f"{path} has no array with a torchvision ResNet name such as layer1.0.conv1.weight; "
+            f"{path} has no array with a name of the encoder's such as {report.missing[0]}; "
             f"it has {_parts(report.left_over) or 'none at all'}."
         )
     return unflatten_dict(flat), report
 
 
-def torch_name(path: tuple[str, ...]) -> str:
-    """The torchvision key of a variable, given its flax path below the encoder."""
-    *modules, leaf = path
-    module = ".".join(SHORTCUT.get(name, name.replace("_", ".")) for name in modules)
-    return f"{module}.{LEAVES[leaf]}"
-
-
-def _convert(name: str, tensor: np.ndarray, like: jax.Array) -> jax.Array:
-    """A stored tensor in the layout and type of the variable it replaces."""
-    if tensor.ndim == 4:
-        tensor = tensor.transpose(2, 3, 1, 0)  # OIHW -> HWIO
+def _convert(name: str, tensor: np.ndarray, leaf: str, like: jax.Array) -> jax.Array:
+    """A stored tensor in the layout and type of the variable it replaces, called `leaf`."""
+    if leaf == "kernel" and tensor.ndim in FLAX_AXES:
+        tensor = tensor.transpose(FLAX_AXES[tensor.ndim])
     if tensor.shape != like.shape:
         raise UserError(
             f"{name} has shape {tensor.shape} in the pretrained file but {like.shape} in the "

@@ -1,13 +1,14 @@
 """The encoder f: torchvision's ResNet with output stride 16, channels last.
 
 Strides are 2, 2, 2, 1 over the stem, `layer2`, `layer3` and `layer4`; with the max-pool that makes
-16. Nothing is dilated. Modules are named so that a torchvision key maps to a flax path by rule
-(see `pretrained.py`), and convolutions pad symmetrically as torch does, which 'SAME' does not at
+16. Nothing is dilated. Modules are named so that a flax path maps to a torchvision key by rule
+(`ResNet.foreign_name`), and convolutions pad symmetrically as torch does, which 'SAME' does not at
 stride 2.
 """
 
 import functools
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,8 +16,18 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-EXPANSION = 4  # output channels of a bottleneck over its inner width
+STEM_STRIDE = 4
 STAGE_STRIDES = (1, 2, 2, 1)  # torchvision's, but for the last
+
+# flax names -> torch names, where they differ by more than the dots.
+LEAVES = {
+    "kernel": "weight",
+    "scale": "weight",
+    "bias": "bias",
+    "mean": "running_mean",
+    "var": "running_var",
+}
+SHORTCUT = {"downsample_conv": "downsample.0", "downsample_bn": "downsample.1"}
 
 kaiming_normal_fan_out = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -90,11 +101,11 @@ class PointwiseConv(nn.Module):
         return flat_dot(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
 
 
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the 3x3 (torchvision's "v1.5").
+class Block(nn.Module):
+    """A residual branch and its shortcut, which is a 1x1 convolution where the shape changes.
 
     Attributes:
-      width: Channels inside; the result has `EXPANSION` times as many.
+      width: Channels inside; the result has `expansion` times as many.
       stride: Of the block.
       dtype: Of the computation and the result.
     """
@@ -103,26 +114,58 @@ class Bottleneck(nn.Module):
     stride: int
     dtype: Any
 
+    expansion = 1
+
+    def residual(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
+        """The branch up to its last normalisation; `norm` makes one, given its name."""
+        raise NotImplementedError
+
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        """Maps x [B, h, w, in] to [B, ceil(h / stride), ceil(w / stride), EXPANSION * width]."""
-        pointwise = partial(PointwiseConv, dtype=self.dtype)
+        """Maps x [B, h, w, in] to [B, ceil(h / stride), ceil(w / stride), expansion * width]."""
         norm = partial(BatchNorm, use_running_average=not train, dtype=self.dtype)
-        features = EXPANSION * self.width
-
-        y = nn.relu(norm(name="bn1")(pointwise(self.width, 1, name="conv1")(x)))
-        y = spatial_conv(self.width, 3, self.stride, self.dtype, "conv2")(y)
-        y = nn.relu(norm(name="bn2")(y))
-        y = norm(name="bn3")(pointwise(features, 1, name="conv3")(y))
-
-        if self.stride != 1 or x.shape[-1] != features:
-            x = pointwise(features, self.stride, name="downsample_conv")(x)
+        y = self.residual(x, norm)
+        if self.stride != 1 or x.shape[-1] != y.shape[-1]:
+            x = PointwiseConv(y.shape[-1], self.stride, self.dtype, name="downsample_conv")(x)
             x = norm(name="downsample_bn")(x)
         return nn.relu(x + y)
 
 
+class BasicBlock(Block):
+    """3x3, 3x3; the stride sits in the first."""
+
+    def residual(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
+        """See `Block`."""
+        y = spatial_conv(self.width, 3, self.stride, self.dtype, "conv1")(x)
+        y = nn.relu(norm(name="bn1")(y))
+        return norm(name="bn2")(spatial_conv(self.width, 3, 1, self.dtype, "conv2")(y))
+
+
+class Bottleneck(Block):
+    """1x1, 3x3, 1x1; the stride sits in the 3x3 (torchvision's "v1.5")."""
+
+    expansion = 4
+    strided = "conv2"
+
+    def residual(self, x: jax.Array, norm: Callable[..., nn.Module]) -> jax.Array:
+        """See `Block`."""
+        pointwise = partial(PointwiseConv, dtype=self.dtype)
+        stride = {"conv1": 1, "conv2": 1} | {self.strided: self.stride}
+        y = pointwise(self.width, stride["conv1"], name="conv1")(x)
+        y = nn.relu(norm(name="bn1")(y))
+        y = spatial_conv(self.width, 3, stride["conv2"], self.dtype, "conv2")(y)
+        y = nn.relu(norm(name="bn2")(y))
+        return norm(name="bn3")(pointwise(self.expansion * self.width, 1, name="conv3")(y))
+
+
+class BottleneckV1(Bottleneck):
+    """The original, whose stride sits in the first 1x1. Both have the same parameters."""
+
+    strided = "conv1"
+
+
 class ResNet(nn.Module):
-    """Bottleneck ResNet without the classifier.
+    """ResNet without the classifier; an encoder as `model.encoders` describes it.
 
     Batch normalisation in training takes its statistics over the whole batch it is given: under
     `jax.jit` with a batch sharded over devices, that is the global batch.
@@ -136,17 +179,35 @@ class ResNet(nn.Module):
       dtype: Of the computation and the features, float32 or bfloat16. Parameters and statistics
         are float32 either way.
       remat: Keep only what goes into each block for the backward pass and compute the rest again.
+      block: What the stages are made of.
     """
 
     stage_sizes: Sequence[int]
     width: int
     dtype: Any
     remat: bool = False
+    block: type[Block] = Bottleneck
+
+    stride = STEM_STRIDE * math.prod(STAGE_STRIDES)
 
     @property
     def num_features(self) -> int:
         """D, the channels of the result."""
-        return EXPANSION * self.width * 2 ** (len(STAGE_STRIDES) - 1)
+        return self.block.expansion * self.width * 2 ** (len(STAGE_STRIDES) - 1)
+
+    @staticmethod
+    def foreign_name(path: Sequence[str]) -> str:
+        """The torchvision key of a variable, given its flax path below the encoder.
+
+        A path is that of a parameter or of a running statistic:
+
+            layer1_0/conv2/kernel         -> layer1.0.conv2.weight
+            layer1_0/downsample_bn/scale  -> layer1.0.downsample.1.weight
+            bn1/mean                      -> bn1.running_mean
+        """
+        *modules, leaf = path
+        module = ".".join(SHORTCUT.get(name, name.replace("_", ".")) for name in modules)
+        return f"{module}.{LEAVES[leaf]}"
 
     @nn.compact
     def __call__(self, images: jax.Array, *, train: bool) -> jax.Array:
@@ -158,20 +219,20 @@ class ResNet(nn.Module):
             or normalise by the running statistics.
 
         Returns:
-          Features [B, ceil(H / 16), ceil(W / 16), D] of type `dtype`.
+          Features [B, ceil(H / stride), ceil(W / stride), D] of type `dtype`.
         """
         x = images.astype(self.dtype)
         x = spatial_conv(self.width, 7, 2, self.dtype, "conv1")(x)
         x = BatchNorm(use_running_average=not train, dtype=self.dtype, name="bn1")(x)
         x = max_pool(nn.relu(x))
 
-        def run(block: Bottleneck, x: jax.Array) -> jax.Array:
+        def run(block: Block, x: jax.Array) -> jax.Array:
             return block(x, train=train)
 
         run = nn.remat(run) if self.remat else run
         for i, (size, stride) in enumerate(zip(self.stage_sizes, STAGE_STRIDES, strict=True)):
             for j in range(size):
-                block = Bottleneck(
+                block = self.block(
                     width=self.width * 2**i,
                     stride=stride if j == 0 else 1,
                     dtype=self.dtype,
@@ -181,10 +242,10 @@ class ResNet(nn.Module):
         return x
 
 
-# Name -> constructor that takes `dtype` and `remat`. The tiny one learns 96 px scenes from scratch
-# on a CPU.
-ENCODERS = {
-    "resnet50": partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64),
-    "resnet101": partial(ResNet, stage_sizes=(3, 4, 23, 3), width=64),
-    "resnet_tiny": partial(ResNet, stage_sizes=(1, 1, 1, 1), width=16),
-}
+resnet18 = partial(ResNet, stage_sizes=(2, 2, 2, 2), width=64, block=BasicBlock)
+resnet34 = partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64, block=BasicBlock)
+resnet50 = partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64)
+resnet50_v1 = partial(ResNet, stage_sizes=(3, 4, 6, 3), width=64, block=BottleneckV1)
+resnet101 = partial(ResNet, stage_sizes=(3, 4, 23, 3), width=64)
+# Learns 96 px scenes from scratch on a CPU.
+resnet_tiny = partial(ResNet, stage_sizes=(1, 1, 1, 1), width=16)

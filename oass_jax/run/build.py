@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +16,7 @@ from ml_collections import ConfigDict
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.method import mcar
-from oass_jax.model import resnet, ssgrl
+from oass_jax.model import encoders, ssgrl
 from oass_jax.model.network import Network
 
 Batch = dict[str, jax.Array]
@@ -120,19 +121,59 @@ def to_device(batch: dict[str, np.ndarray], fields: tuple[str, ...], mesh: Mesh)
     }
 
 
+def create_encoder(config: ConfigDict) -> nn.Module:
+    """Builds the encoder, and refuses sizes that do not go with it.
+
+    Args:
+      config: `model` is read, and what `check_sizes` reads.
+
+    Raises:
+      UserError: there is no such encoder, or `check_sizes` refuses.
+    """
+    model = config.model
+    encoder = encoders.create(model.encoder, dtype=jnp.dtype(model.dtype), remat=model.remat)
+    check_sizes(config, encoder)
+    return encoder
+
+
+def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
+    """Refuses inputs whose halves are not whole cells, and margins that leave no cell to cut at.
+
+    Args:
+      config: `augment.image_px`, `eval.image_px`, `keypoint.margin_cells` and `teacher.mode` are
+        read.
+      encoder: f, of which the stride is read.
+
+    Raises:
+      UserError: names the field, its value and one that fits.
+    """
+    multiple = 2 * encoder.stride
+    for field, value in (
+        ("augment.image_px", config.augment.image_px),
+        ("eval.image_px", config.eval.image_px),
+    ):
+        if value % multiple:
+            near = max(multiple, round(value / multiple) * multiple)
+            raise UserError(f"--config.{field}={value} is not a multiple of {multiple}: try {near}")
+    margin, most = config.keypoint.margin_cells, config.augment.image_px // multiple
+    if config.teacher.mode != "none" and margin > most:
+        raise UserError(
+            f"--config.keypoint.margin_cells={margin} leaves no cell to cut at: at most {most} fit "
+            f"into {config.augment.image_px} px"
+        )
+
+
 def create_network(config: ConfigDict, num_classes: int) -> Network:
     """Builds encoder and classifiers.
 
     Args:
-      config: `model` is read.
+      config: as `create_encoder`.
       num_classes: C.
 
     Raises:
-      UserError: `model.label_vectors` does not hold them.
+      UserError: as `create_encoder`; or `model.label_vectors` does not hold them.
     """
-    encoder = resnet.ENCODERS[config.model.encoder](
-        dtype=jnp.dtype(config.model.dtype), remat=config.model.remat
-    )
+    encoder = create_encoder(config)
     graph_head = None
     if config.model.graph:
         vectors = label_vectors(config, num_classes)
@@ -170,7 +211,8 @@ def init_variables(network: Network, seed: int) -> dict[str, Any]:
       seed: of the initialisers.
     """
     init_fn = functools.partial(network.init, train=False)
-    return jax.jit(init_fn)(jax.random.PRNGKey(seed), jnp.zeros((1, 64, 64, 3)))
+    side = 4 * network.encoder.stride  # any that the encoder takes
+    return jax.jit(init_fn)(jax.random.PRNGKey(seed), jnp.zeros((1, side, side, 3)))
 
 
 def abstract(create_fn: Callable[[], Any], mesh: Mesh) -> Any:

@@ -43,6 +43,7 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     """
     mesh = build.create_mesh()
     build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
+    build.create_encoder(config)  # what it refuses is reported before anything is written or read
     folder.create()
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
@@ -195,7 +196,9 @@ def _restore_or_start(
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
-        variables, report = pretrained.load_pretrained(config.model.pretrained, variables)
+        variables, report = pretrained.load_pretrained(
+            config.model.pretrained, variables, network.encoder
+        )
         notes.append(report.summary())
     return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), notes
 

@@ -15,12 +15,17 @@ STRIDE, PX, NUM_CLASSES = 16, 64, 4
 SCALES = (0.5, 1.0, 1.5, 2.0)
 
 
+class Encoder:
+    stride = STRIDE
+
+
 class BlockMeans:
     """A network whose class maps are means of 16 by 16 pixels, mixed from the three colours.
 
     The left pixels of a cell count more, so that it does not see a mirrored image as mirrored.
     """
 
+    encoder = Encoder
     ramp = np.linspace(2, 0, STRIDE, dtype=np.float32)
     mix = np.random.default_rng(0).normal(size=(3, NUM_CLASSES)).astype(np.float32)
 
@@ -34,6 +39,8 @@ class BlockMeans:
 
 class LoudPadding:
     """A network that says 1 in cells with a pixel of the image and 1000 in those without."""
+
+    encoder = Encoder
 
     def apply(self, variables, image, *, train):
         rows, columns = image.shape[1] // STRIDE, image.shape[2] // STRIDE
@@ -108,7 +115,9 @@ def test_scales_are_summed_before_they_are_divided():
     batch = batch_of([image], [[1, 0, 0, 0]])
     total = np.zeros((32, 32))
     for scale in (0.5, 1.0, 2.0):
-        input_image = augment.rescale_images(batch["image"], batch["size"], scale=scale, flip=False)
+        input_image = augment.rescale_images(
+            batch["image"], batch["size"], scale=scale, flip=False, multiple=2 * STRIDE
+        )
         cam = BlockMeans().apply({"gain": 1.0}, input_image, train=False)["cam"]
         cells = int(32 * scale) // STRIDE
         raw = np.maximum(cam[0, :cells, :cells, 0], 0)

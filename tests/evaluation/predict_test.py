@@ -36,6 +36,8 @@ def test_predict_drops_the_padding_and_restores_the_order():
 class Cells(nn.Module):
     """Features that are the mean colour of each cell, and its place, so that a flip shows."""
 
+    stride = 16
+
     @nn.compact
     def __call__(self, images, *, train):
         cells = nn.avg_pool(images, (16, 16), (16, 16))
@@ -80,7 +82,9 @@ def test_several_scales_and_flips_are_averaged(scene):
     logits = []
     for scale in (0.5, 1.0, 2.0):
         for flip in (False, True):
-            view = augment.rescale_images(batch["image"], batch["size"], scale=scale, flip=flip)
+            view = augment.rescale_images(
+                batch["image"], batch["size"], scale=scale, flip=flip, multiple=32
+            )
             logits.append(network.apply(weights["student"], view, train=False)["logits"]["base"])
     found = predict_scene(scene, (0.5, 1.0, 2.0), True)["scores"]["student"]["base"]
     np.testing.assert_allclose(found, np.mean(logits, axis=0), rtol=1e-5, atol=1e-6)

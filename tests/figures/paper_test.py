@@ -21,6 +21,7 @@ NO_TEACHER = {"teacher.mode": "none"}
         ({"model.encoder": "resnet_tiny"}, "max"),
         ({"model.encoder": "resnet101"}, None),
         ({"model.encoder": "own"}, "max"),
+        ({"model.encoder": "resnet50_v1"}, "max"),
         ({"keypoint.strategy": "own"}, None),
         ({"num_epochs": 8.0, "batch_size": 8, "loss.alpha_p": 1.0}, "max"),
         ({"teacher.mode": "siamese"}, None),

@@ -1,7 +1,7 @@
 import pytest
 
 from oass_jax.errors import UserError
-from oass_jax.figures import paper, table
+from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
 
 VAL = "voc-2012_val"
@@ -176,3 +176,14 @@ def test_runs_without_a_place_are_reported(tmp_path, write_run):
         f"{tmp_path}/a is in no table: the paper has no such row",
         f"{tmp_path}/b is in no table: it was not evaluated on {VAL} or voc-2007_test",
     ]
+
+
+def test_an_encoder_the_paper_does_not_have_is_shown_under_its_own_name():
+    def shown(encoder):
+        group = table.Group("max", {"model.encoder": encoder}, {}, {})
+        return markdown.architecture(table.Line(paper.TABLES[0].rows[0], group, {}, False))
+
+    assert [shown(x) for x in ("resnet50", "swin")] == ["ResNet-50", "swin"]
+    assert markdown.architecture(table.Line(paper.TABLES[0].rows[0], None, {}, False)) == (
+        "ResNet-101"
+    )

@@ -170,7 +170,7 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     image = np.random.default_rng(0).integers(90, 160, (6, 8, 3)).repeat(6, 0).repeat(6, 1)
     canvas = np.zeros((1, 64, 64, 3), np.uint8)
     canvas[0, :36, :48] = image
-    out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip)
+    out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip, multiple=32)
     height, width = round(36 * scale), round(48 * scale)
     assert out.shape == (1, 64 * scale, 64 * scale, 3)
     picture = Image.fromarray(image.astype(np.uint8)).resize((width, height), Image.BICUBIC)
@@ -181,14 +181,13 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     assert (out[0, :, width:] == 0).all()
 
 
-def test_the_canvas_grows_to_the_next_multiple_of_32_and_loses_no_pixel():
-    canvas = np.full((1, 64, 64, 3), 255, np.uint8)
-    out = np.asarray(augment.rescale_images(canvas, np.array([[64, 40]]), scale=0.75, flip=False))
-    assert out.shape == (1, 64, 64, 3)
-    white = augment.normalise(np.ones(3))
-    assert_allclose(out[0, :48, :30], np.broadcast_to(white, (48, 30, 3)), rtol=1e-5)
-    assert (out[0, 48:] == 0).all()
-    assert (out[0, :, 30:] == 0).all()
+@pytest.mark.parametrize(("scale", "multiple", "out_px"), [(0.6, 16, 48), (0.6, 32, 64)])
+def test_the_canvas_of_rescaled_images_is_a_whole_multiple(scale, multiple, out_px):
+    canvas, size = np.full((1, 64, 64, 3), 200, np.uint8), np.array([[64, 64]])
+    out = augment.rescale_images(canvas, size, scale=scale, flip=False, multiple=multiple)
+    assert out.shape == (1, out_px, out_px, 3)
+    assert (out[0, :38, :38] != 0).all()
+    assert (out[0, 38:] == 0).all()
 
 
 def test_rescaled_sizes_are_whole_pixels_and_never_none():

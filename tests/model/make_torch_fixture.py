@@ -1,6 +1,6 @@
-"""Writes torch_resnet_tiny.safetensors: what plain torch computes with a small ResNet.
+"""Writes torch_resnet_*.safetensors: what plain torch computes with small ResNets of each block.
 
-Run by hand where torch is installed; the tests only read the file.
+Run by hand where torch is installed; the tests only read the files.
 
     python -m tests.model.make_torch_fixture
 """
@@ -11,10 +11,15 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from benchmarks.torch_resnet import ResNet
+from benchmarks.torch_resnet import BasicBlock, Bottleneck, BottleneckV1, ResNet
 
-OUTPUT = Path(__file__).with_name("torch_resnet_tiny.safetensors")
-STAGE_SIZES, WIDTH = (1, 2, 1, 1), 4
+FOLDER = Path(__file__).parent
+# Name -> network, and shape of the images.
+FIXTURES = {
+    "tiny": ((1, 2, 1, 1), 4, Bottleneck, (3, 3, 49, 33)),
+    "v1": ((1, 1, 1, 1), 2, BottleneckV1, (2, 3, 17, 19)),
+    "basic": ((1, 2, 1, 1), 2, BasicBlock, (2, 3, 17, 19)),
+}
 GRADIENTS = ("conv1.weight", "layer2.0.conv2.weight", "layer2.0.downsample.0.weight", "bn1.weight")
 
 
@@ -28,12 +33,13 @@ def randomise_norms(model):
             nn.init.uniform_(module.running_var, 0.5, 1.5)
 
 
-def main():
+def computed(stage_sizes, width, block, shape):
+    """Weights, images, features in both modes, gradients and moved statistics."""
     torch.manual_seed(0)
-    model = ResNet(STAGE_SIZES, WIDTH)
+    model = ResNet(stage_sizes, width, block)
     randomise_norms(model)
     tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    images = torch.randn(3, 3, 49, 33)
+    images = torch.randn(shape)
     tensors["images"] = images
 
     model.eval()
@@ -48,10 +54,15 @@ def main():
     (features * tensors["train/direction"]).sum().backward()
     parameters = dict(model.named_parameters())
     tensors |= {f"grad/{name}": parameters[name].grad for name in GRADIENTS}
-    for name in ("bn1", "layer4.0.bn3"):
+    for name in ("bn1", "layer4.0.bn2" if block is BasicBlock else "layer4.0.bn3"):
         for statistic in ("running_mean", "running_var"):
             tensors[f"train/{name}.{statistic}"] = model.state_dict()[f"{name}.{statistic}"]
-    save_file(tensors, OUTPUT)
+    return tensors
+
+
+def main():
+    for name, network in FIXTURES.items():
+        save_file(computed(*network), FOLDER / f"torch_resnet_{name}.safetensors")
 
 
 if __name__ == "__main__":

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from oass_jax.model import encoders
 from oass_jax.model.network import Network
-from oass_jax.model.resnet import ENCODERS, ResNet
+from oass_jax.model.resnet import ResNet
 
 KEY = jax.random.key(0)
 IMAGES = jax.random.normal(jax.random.key(1), (2, 64, 48, 3))
@@ -88,7 +89,7 @@ def test_head_is_float32_over_bfloat16_features(variables):
 
 @pytest.mark.parametrize("name", ["resnet50", "resnet_tiny"])
 def test_head_starts_normal_with_std_sqrt_2_over_d(name):
-    encoder = ENCODERS[name](dtype=jnp.float32)
+    encoder = encoders.create(name, dtype=jnp.float32)
     features = jnp.zeros((1, 1, 1, encoder.num_features))
     network = Network(encoder, num_classes=100)
     kernel = network.init(KEY, features, method=Network.classify)["params"]["head"]["kernel"]

@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import flax.linen as nn
 import huggingface_hub
 import jax
 import jax.numpy as jnp
@@ -12,19 +13,24 @@ from flax.traverse_util import flatten_dict
 from safetensors.numpy import load_file, save_file
 
 from oass_jax.errors import UserError
+from oass_jax.model import encoders, pretrained
 from oass_jax.model.network import Network
-from oass_jax.model.pretrained import load_pretrained, torch_name
-from oass_jax.model.resnet import ENCODERS, ResNet
+from oass_jax.model.resnet import BasicBlock, ResNet
 
 FIXTURE = str(Path(__file__).with_name("torch_resnet_tiny.safetensors"))
+KEY = jax.random.key(0)
+TINY = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)
+
+
+def load_pretrained(path, variables, encoder=TINY):
+    return pretrained.load_pretrained(path, variables, encoder)
 
 
 @pytest.fixture(scope="module")
 def variables():
-    encoder = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)
     images = jnp.zeros((1, 32, 32, 3))
-    network = Network(encoder, num_classes=3)
-    return jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(images)
+    network = Network(TINY, num_classes=3)
+    return jax.jit(lambda x: network.init(KEY, x, train=False))(images)
 
 
 @pytest.fixture
@@ -51,8 +57,23 @@ def write(tmp_path):
         ("layer2_0/downsample_bn/bias", "layer2.0.downsample.1.bias"),
     ],
 )
-def test_torch_name(path, name):
-    assert torch_name(tuple(path.split("/"))) == name
+def test_names_are_torchvisions(path, name):
+    assert ResNet.foreign_name(tuple(path.split("/"))) == name
+
+
+def test_names_of_basic_blocks_are_torchvisions():
+    encoder = ResNet(stage_sizes=(1, 1, 1, 1), width=2, dtype=jnp.float32, block=BasicBlock)
+    images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+    variables = jax.eval_shape(lambda x: encoder.init(KEY, x, train=False), images)
+    names = {encoder.foreign_name(path) for path in flatten_dict(variables["params"])}
+    in_stage = {f"{x}.weight" for x in ("conv1", "conv2", "downsample.0")}
+    in_stage |= {f"{x}.{y}" for x in ("bn1", "bn2", "downsample.1") for y in ("weight", "bias")}
+    assert {x.removeprefix("layer2.0.") for x in names if x.startswith("layer2.")} == in_stage
+    shortcut = {x for x in in_stage if x.startswith("downsample")}
+    assert {x.removeprefix("layer1.0.") for x in names if x.startswith("layer1.")} == (
+        in_stage - shortcut
+    )
+    assert {x for x in names if "layer" not in x} == {"conv1.weight", "bn1.weight", "bn1.bias"}
 
 
 def test_every_array_of_the_encoder_is_replaced_and_nothing_else(variables):
@@ -96,13 +117,19 @@ def test_float16_becomes_float32(variables, write):
     np.testing.assert_array_equal(loaded["params"]["encoder"]["bn1"]["bias"], bias)
 
 
-@pytest.fixture(scope="module")
-def resnet50_variables():
-    encoder = ENCODERS["resnet50"](dtype=jnp.float32)
+RESNET50 = encoders.create("resnet50", dtype=jnp.float32)
+
+
+def zeros_of(encoder):
     images = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    shapes = jax.eval_shape(lambda x: encoder.init(jax.random.key(0), x, train=False), images)
+    shapes = jax.eval_shape(lambda x: encoder.init(KEY, x, train=False), images)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return {name: {"encoder": tree} for name, tree in zeros.items()}
+
+
+@pytest.fixture(scope="module")
+def resnet50_variables():
+    return zeros_of(RESNET50)
 
 
 def tensors_to_layer3(variables):
@@ -111,7 +138,7 @@ def tensors_to_layer3(variables):
     for key, leaf in flatten_dict(variables).items():
         shape = np.transpose(leaf, (3, 2, 0, 1)).shape if leaf.ndim == 4 else leaf.shape
         if "layer4" not in key[2]:
-            tensors[torch_name(key[2:])] = np.full(shape, 0.25, np.float16)
+            tensors[RESNET50.foreign_name(key[2:])] = np.full(shape, 0.25, np.float16)
     return tensors
 
 
@@ -124,7 +151,7 @@ def test_weights_that_end_at_layer3_load_and_layer4_is_named(resnet50_variables,
         path = f"{DATA}/resnet50_imagenet_to_layer3.safetensors"
     else:
         path = write(tensors_to_layer3(resnet50_variables))
-    loaded, report = load_pretrained(path, resnet50_variables)
+    loaded, report = load_pretrained(path, resnet50_variables, RESNET50)
     assert len(report.loaded) == 215
     assert len(report.missing) == 50
     assert all(name.startswith("layer4.") for name in report.missing)
@@ -133,6 +160,40 @@ def test_weights_that_end_at_layer3_load_and_layer4_is_named(resnet50_variables,
     assert params["layer3_5"]["conv3"]["kernel"].dtype == jnp.float32
     assert params["layer3_5"]["conv3"]["kernel"].any()
     assert not params["layer4_0"]["conv3"]["kernel"].any()
+
+
+@pytest.mark.skipif(not DATA, reason="needs OASS_TEST_DATA")
+def test_the_original_resnet50_loads_whole():
+    encoder = encoders.create("resnet50_v1", dtype=jnp.float32)
+    path = f"{DATA}/resnet50_imagenet.safetensors"
+    loaded, report = load_pretrained(path, zeros_of(encoder), encoder)
+    assert len(report.loaded) == 265
+    assert not report.missing
+    assert report.left_over == ("fc.bias", "fc.weight")
+    assert all(leaf.any() for leaf in jax.tree.leaves(loaded))
+
+
+class Dense(nn.Module):
+    """What is no convolution: a dense layer, and a table of as many dimensions."""
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        table = self.param("table", nn.initializers.zeros, (3, 3))
+        return nn.Dense(3, name="dense")(images) @ table
+
+    @staticmethod
+    def foreign_name(path):
+        return ".".join(path)
+
+
+def test_kernels_of_dense_layers_are_turned_and_tables_are_not(write):
+    array = np.arange(9, dtype=np.float32).reshape(3, 3)
+    variables = {"params": {"encoder": Dense().init(KEY, jnp.zeros((1, 3)), train=False)["params"]}}
+    path = write({"dense.kernel": array, "table": array})
+    loaded, _ = load_pretrained(path, variables, Dense())
+    params = loaded["params"]["encoder"]
+    np.testing.assert_array_equal(params["dense"]["kernel"], array.T)
+    np.testing.assert_array_equal(params["table"], array)
 
 
 def test_another_shape_is_an_error_with_key_and_shapes(variables, write):
@@ -144,7 +205,7 @@ def test_another_shape_is_an_error_with_key_and_shapes(variables, write):
 
 def test_no_matching_name_is_an_error_that_says_what_there_is(variables, write):
     path = write({"module.conv1.weight": np.zeros(1), "epoch.count": np.zeros(1)})
-    with pytest.raises(UserError, match=r"layer1\.0\.conv1\.weight; it has epoch, module"):
+    with pytest.raises(UserError, match=r"such as bn1\.bias; it has epoch, module"):
         load_pretrained(path, variables)
 
 

@@ -1,5 +1,6 @@
 """The encoder against stored torch outputs, and the properties torch does not show."""
 
+import functools
 from functools import partial
 from pathlib import Path
 
@@ -10,13 +11,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from oass_jax.model import encoders
 from oass_jax.model.pretrained import load_pretrained
-from oass_jax.model.resnet import ENCODERS, PointwiseConv, ResNet, max_pool
+from oass_jax.model.resnet import BasicBlock, BottleneckV1, PointwiseConv, ResNet, max_pool
 
 OUTPUT_STRIDE = 16
 
-FIXTURE = Path(__file__).with_name("torch_resnet_tiny.safetensors")  # of make_torch_fixture.py
 TINY = ResNet(stage_sizes=(1, 2, 1, 1), width=4, dtype=jnp.float32)
+# By the names of the files that make_torch_fixture.py writes.
+OF_TORCH = {
+    "tiny": TINY,
+    "v1": ResNet(stage_sizes=(1, 1, 1, 1), width=2, dtype=jnp.float32, block=BottleneckV1),
+    "basic": ResNet(stage_sizes=(1, 2, 1, 1), width=2, dtype=jnp.float32, block=BasicBlock),
+}
 KEY = jax.random.key(0)
 
 
@@ -29,47 +36,69 @@ def apply(variables, images, *, encoder=TINY, train):
     return encoder.apply(variables, images, train=train, mutable="batch_stats")
 
 
-@pytest.fixture(scope="module")
-def stored():
-    """What torch was given and computed; images and features with channels last."""
-    arrays = load_file(FIXTURE)
-    for name in ("images", "eval/features", "train/features", "train/direction"):
-        arrays[name] = arrays[name].transpose(0, 2, 3, 1)
-    return arrays
-
-
-@pytest.fixture(scope="module")
-def variables():
-    initial = {name: {"encoder": tree} for name, tree in init(TINY).items()}
-    loaded, report = load_pretrained(str(FIXTURE), initial)
+@functools.cache
+def of_torch(name):
+    """What torch was given and computed, with channels last, and the variables it had."""
+    path = Path(__file__).with_name(f"torch_resnet_{name}.safetensors")
+    arrays = load_file(path)
+    for key in ("images", "eval/features", "train/features", "train/direction"):
+        arrays[key] = arrays[key].transpose(0, 2, 3, 1)
+    encoder = OF_TORCH[name]
+    initial = {name: {"encoder": tree} for name, tree in init(encoder).items()}
+    loaded, report = load_pretrained(str(path), initial, encoder)
     assert not report.missing
-    return {name: tree["encoder"] for name, tree in loaded.items()}
+    return arrays, {name: tree["encoder"] for name, tree in loaded.items()}
 
 
+@pytest.fixture
+def stored():
+    return of_torch("tiny")[0]
+
+
+@pytest.fixture
+def variables():
+    return of_torch("tiny")[1]
+
+
+@pytest.mark.parametrize("name", OF_TORCH)
 @pytest.mark.parametrize("mode", ["eval", "train"])
-def test_features_equal_torch_in_both_modes_of_batch_norm(stored, variables, mode):
-    features, _ = apply(variables, stored["images"], train=mode == "train")
+def test_features_equal_torch_in_both_modes_of_batch_norm(name, mode):
+    stored, variables = of_torch(name)
+    train = mode == "train"
+    features, _ = apply(variables, stored["images"], encoder=OF_TORCH[name], train=train)
     np.testing.assert_allclose(features, stored[f"{mode}/features"], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["bn1", "layer4.0.bn3"])
-def test_running_statistics_move_as_in_torch_but_for_the_biased_variance(stored, variables, name):
-    _, updated = apply(variables, stored["images"], train=True)
+@pytest.mark.parametrize(
+    ("name", "norm", "num_values"),  # images times cells
+    [
+        ("tiny", "bn1", 3 * 25 * 17),
+        ("tiny", "layer4.0.bn3", 3 * 4 * 3),
+        ("v1", "layer4.0.bn3", 2 * 2 * 2),
+        ("basic", "layer4.0.bn2", 2 * 2 * 2),
+    ],
+)
+def test_running_statistics_move_as_in_torch_but_for_the_biased_variance(name, norm, num_values):
+    stored, variables = of_torch(name)
+    _, updated = apply(variables, stored["images"], encoder=OF_TORCH[name], train=True)
     statistics = updated["batch_stats"]
-    for part in name.replace("r4.0", "r4_0").split("."):
+    for part in norm.replace("r4.0", "r4_0").split("."):
         statistics = statistics[part]
-    before = stored[f"{name}.running_var"]
-    unbiased = stored[f"train/{name}.running_var"] - 0.9 * before
-    n = 3 * {"bn1": 25 * 17, "layer4.0.bn3": 4 * 3}[name]  # images times cells
-    variance = 0.9 * before + unbiased * (n - 1) / n
-    np.testing.assert_allclose(statistics["mean"], stored[f"train/{name}.running_mean"], atol=1e-5)
+    before = stored[f"{norm}.running_var"]
+    unbiased = stored[f"train/{norm}.running_var"] - 0.9 * before
+    variance = 0.9 * before + unbiased * (num_values - 1) / num_values
+    np.testing.assert_allclose(statistics["mean"], stored[f"train/{norm}.running_mean"], atol=1e-5)
     np.testing.assert_allclose(statistics["var"], variance, atol=1e-5)
 
 
-def test_gradients_equal_torch_by_batch_statistics(stored, variables):
+@pytest.mark.parametrize("name", OF_TORCH)
+def test_gradients_equal_torch_by_batch_statistics(name):
+    stored, variables = of_torch(name)
+
     @jax.jit
     def loss(params):
-        features, _ = apply({**variables, "params": params}, stored["images"], train=True)
+        tree = {**variables, "params": params}
+        features, _ = apply(tree, stored["images"], encoder=OF_TORCH[name], train=True)
         return (features * stored["train/direction"]).sum()
 
     grads = jax.grad(loss)(variables["params"])
@@ -89,19 +118,22 @@ def test_gradients_equal_torch_by_batch_statistics(stored, variables):
 @pytest.mark.parametrize(
     ("name", "num_parameters", "num_features"),
     [  # torchvision's counts without fc
+        ("resnet18", 11_176_512, 512),
+        ("resnet34", 21_284_672, 512),
         ("resnet50", 23_508_032, 2048),
+        ("resnet50_v1", 23_508_032, 2048),
         ("resnet101", 42_500_160, 2048),
         ("resnet_tiny", 506_384, 512),
     ],
 )
 def test_sizes(name, num_parameters, num_features):
-    encoder = ENCODERS[name](dtype=jnp.float32)
+    encoder = encoders.create(name, dtype=jnp.float32)
     images = jax.ShapeDtypeStruct((2, 512, 384, 3), jnp.float32)
     features, variables = jax.eval_shape(
         lambda x: encoder.init_with_output(KEY, x, train=False), images
     )
     assert features.shape == (2, 512 // OUTPUT_STRIDE, 384 // OUTPUT_STRIDE, num_features)
-    assert encoder.num_features == num_features
+    assert (encoder.num_features, encoder.stride) == (num_features, OUTPUT_STRIDE)
     assert sum(leaf.size for leaf in jax.tree.leaves(variables["params"])) == num_parameters
 
 

@@ -6,7 +6,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from benchmarks import choices, harness
-from oass_jax.model import resnet
+from oass_jax.model import encoders, resnet
 from oass_jax.model.network import Network
 from oass_jax.run import build
 
@@ -63,7 +63,7 @@ def test_choices_end_with_their_context():
 
 
 def test_a_folded_encoder_has_nothing_but_biases():
-    encoder = resnet.ENCODERS["resnet_tiny"](dtype="float32")
+    encoder = encoders.create("resnet_tiny", dtype="float32")
     variables = jax.jit(lambda x: encoder.init(jax.random.key(0), x, train=False))(
         np.zeros((1, 32, 32, 3))
     )

@@ -28,6 +28,8 @@ class OneBlock(nn.Module):
 
     dtype: jnp.dtype
 
+    stride = 8
+
     @nn.compact
     def __call__(self, images, *, train):
         x = images.astype(self.dtype)

@@ -1,0 +1,57 @@
+"""The network from the config, and the sizes that go with its encoder."""
+
+import jax.numpy as jnp
+import pytest
+
+from oass_jax import config_file, default_config
+from oass_jax.errors import UserError
+from oass_jax.run import build
+
+
+@pytest.mark.parametrize("name", [*config_file.methods(), "demo", "demo:ctopk_w_csi"])
+def test_the_sizes_of_every_config_go_with_its_encoder(name):
+    config = config_file.load(name)
+    encoder = build.create_encoder(config)
+    assert encoder.dtype == jnp.dtype(config.model.dtype)
+    assert encoder.remat == config.model.remat
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"augment.image_px": 500}, r"augment\.image_px=500 is not a multiple of 32: try 512"),
+        ({"augment.image_px": 8}, r"augment\.image_px=8 is not a multiple of 32: try 32"),
+        ({"eval.image_px": 528}, r"eval\.image_px=528 is not a multiple of 32: try 512"),
+        (
+            {"keypoint.margin_cells": 17},
+            r"margin_cells=17 leaves no cell to cut at: at most 16 fit into 512 px",
+        ),
+        ({"model.encoder": "resnet51"}, r"did you mean resnet50\?"),
+    ],
+)
+def test_what_does_not_go_with_the_encoder_is_refused(fields, message):
+    config = default_config.get_config()
+    config.update_from_flattened_dict(fields)
+    with pytest.raises(UserError, match=message):
+        build.create_network(config, 20)
+
+
+def test_without_patches_any_margin_will_do():
+    config = default_config.get_config()
+    config.keypoint.margin_cells, config.teacher.mode = 17, "none"
+    build.create_encoder(config)
+
+
+def test_sizes_are_those_of_the_encoder_at_hand(layer_norm_encoder):
+    config = default_config.get_config()
+    config.model.encoder = layer_norm_encoder  # of stride 8
+    config.augment.image_px, config.keypoint.margin_cells = 48, 3
+    network = build.create_network(config, 5)
+    params = build.init_variables(network, 0)["params"]
+    assert params["head"]["kernel"].shape == (network.encoder.num_features, 5)
+    config.keypoint.margin_cells = 4
+    with pytest.raises(UserError, match="at most 3 fit into 48 px"):
+        build.create_encoder(config)
+    config.augment.image_px = 56
+    with pytest.raises(UserError, match=r"augment\.image_px=56 is not a multiple of 16: try 64"):
+        build.create_encoder(config)
