@@ -188,3 +188,8 @@ def test_the_canvas_of_rescaled_images_is_a_whole_multiple(scale, multiple, out_
     assert out.shape == (1, out_px, out_px, 3)
     assert (out[0, :38, :38] != 0).all()
     assert (out[0, 38:] == 0).all()
+
+
+def test_rescaled_sizes_are_whole_pixels_and_never_none():
+    sizes = augment.rescaled_size(np.array([[1, 2], [5, 333]]), 0.3)
+    assert_allclose(sizes, [[1, 1], [2, 100]])

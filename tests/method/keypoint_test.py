@@ -37,7 +37,8 @@ def topk_weighted(row, k=5, window_cells=3, offset_cells=0.0, literal_eq=False):
 
 
 channel_peak = functools.partial(keypoint.channel_peak, offset_cells=0.0)
-CHANNEL_WISE = pytest.mark.parametrize("point_fn", [channel_peak, topk, topk_weighted])
+literal = functools.partial(topk_weighted, literal_eq=True)  # of one maximum no other point
+CHANNEL_WISE = pytest.mark.parametrize("point_fn", [channel_peak, topk, topk_weighted, literal])
 
 
 CAT = [[0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 3], [0, 0, 0, 0]]

@@ -24,6 +24,7 @@ def profile(*runs):
         ([(0, 2), (4, 3), (9, 2), (4, 3), (0, 6)], (5, 2)),  # 4 / 9 is not
         ([(-3, 5), (-1, 4), (-3, 7)], (5, 4)),  # brought to [0, 1] first
         ([(0, 8), (9, 1), (0, 7)], (8, 2)),  # widened to an eighth
+        ([(0, 10), (9, 1), (0, 21)], (9, 4)),  # by one before and two after
         ([(9, 1), (0, 15)], (0, 2)),
         ([(0, 15), (9, 1)], (14, 2)),
         ([(5, 16)], (2, 12)),  # flat: the middle three quarters
@@ -48,6 +49,18 @@ def test_crop_enlarges_the_regions_of_the_strongest_classes():
     # The strongest first: class 2 at the lower left, then class 1 at the upper right.
     for found, piece in zip(crops, (images[0, 16:, :16], images[0, :16, 16:]), strict=True):
         assert_allclose(found, jax.image.resize(piece, (32, 32, 3), "linear"), atol=1e-5)
+
+
+def test_attention_is_the_sigmoid_of_the_map():
+    """Columns -1, 2, 9, -1: half way between the sigmoids of -1 and 9 is 0.634, that of 2 0.881."""
+    images = np.random.default_rng(0).random((1, 32, 32, 3)).astype(np.float32)
+    cam = np.full((1, 4, 4, 1), -1.0, np.float32)
+    cam[:, :, 1], cam[:, :, 2] = 2.0, 9.0
+    (found,) = mcar.crop(images, cam, jnp.zeros((1, 1)), Regions(count=1, threshold=0.5))
+    # Eight pixels a cell: 0.634 is passed between the centres of pixels 8 and 9, and of 23 and 24.
+    # Along the columns all is equal: the middle three quarters.
+    piece = images[0, 4:28, 9:24]
+    assert_allclose(found, jax.image.resize(piece, (32, 32, 3), "linear"), atol=1e-5)
 
 
 def test_no_more_regions_than_classes_and_no_gradient_through_their_place():

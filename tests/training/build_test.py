@@ -1,6 +1,8 @@
 import os
 
+import jax.numpy as jnp
 import pytest
+from numpy.testing import assert_allclose
 
 from oass_jax import default_config
 from oass_jax.errors import UserError
@@ -36,6 +38,69 @@ def test_epochs_that_do_not_divide_end_with_an_evaluation():
 
 def test_the_smallest_run_has_a_step():
     assert schedule(1, num_epochs=0.01).total_steps == 1
+
+
+TEN_STEPS = training_build.Schedule(10.0, 200, frozenset({200}), 100)
+
+
+def config_with(**fields):
+    config = default_config.get_config()
+    config.update_from_flattened_dict(fields)
+    return config
+
+
+def test_each_loss_has_its_weight_and_its_ramp_from_epochs_to_steps():
+    fields = {"loss.alpha_p": 0.2, "loss.alpha_p_ramp_epochs": 10.0, "loss.start_epochs": 2.0}
+    fields |= {"loss.alpha_re": 0.8, "loss.alpha_re_ramp_epochs": 4.0}
+    method = training_build.create_method(config_with(**fields), TEN_STEPS, build.create_mesh())
+    steps = [19, 20, 40, 60, 120, 200]
+    assert_allclose([method.alpha_p(step) for step in steps], [0, 0, 0.04, 0.08, 0.2, 0.2])
+    assert_allclose([method.alpha_re(step) for step in steps], [0, 0, 0.4, 0.8, 0.8, 0.8])
+
+
+def test_the_method_is_what_the_config_says():
+    fields = {
+        "keypoint.margin_cells": 3,
+        "keypoint.valid_only": False,
+        "keypoint.strategy": "ctopk",
+        "teacher.mode": "siamese",
+        "teacher.resize_patches": False,
+        "teacher.ema_decay": 0.5,
+        "teacher.chunk_pairs": 7,
+        "loss.re_reduction": "mean",
+        "loss.pcl_classes": "all",
+        "regions.count": 2,
+    }
+    method = training_build.create_method(config_with(**fields), TEN_STEPS, build.create_mesh())
+    found = method._asdict() | {"mode": method.teacher, "count": method.regions.count}
+    assert method.strategy.channel_wise
+    del fields["keypoint.strategy"]
+    assert {field: found[field.split(".")[1]] for field in fields} == fields
+
+
+def test_encoder_and_heads_learn_at_rates_of_their_own():
+    fields = {"optimizer.encoder_learning_rate": 1e-3, "optimizer.head_learning_rate": 1e-1}
+    fields |= {"optimizer.warmup_epochs": 2.0, "optimizer.weight_decay": 0.5}
+    config = config_with(**fields)
+    _, rates = training_build.create_optimizer(config, TEN_STEPS)
+    for name, peak in [("learning_rate", 1e-3), ("learning_rate_head", 1e-1)]:
+        # Twenty steps of warm-up, then half a cosine over 180.
+        expected = [0, peak / 2, peak, peak / 2, 0]
+        assert_allclose([rates[name](step) for step in (0, 10, 20, 110, 200)], expected, atol=1e-9)
+    config.optimizer.warmup_epochs = 0.0
+    tx, _ = training_build.create_optimizer(config, TEN_STEPS)
+    params = {"encoder": {"kernel": jnp.ones(2)}, "head": {"kernel": jnp.ones(2)}}
+    updates, _ = tx.update(params, tx.init(params), params)
+    # Adam's first step has size 1, and half the kernel decays.
+    assert_allclose(updates["encoder"]["kernel"], -1.5e-3, rtol=1e-5)
+    assert_allclose(updates["head"]["kernel"], -1.5e-1, rtol=1e-5)
+
+
+def test_a_warm_up_longer_than_the_run_ends_with_it():
+    config = config_with(**{"optimizer.warmup_epochs": 99.0})
+    _, rates = training_build.create_optimizer(config, TEN_STEPS)
+    peak = config.optimizer.encoder_learning_rate
+    assert_allclose([rates["learning_rate"](step) for step in (0, 199)], [0, peak], rtol=1e-6)
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():

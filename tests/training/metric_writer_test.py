@@ -1,4 +1,5 @@
 import json
+import types
 
 import pytest
 
@@ -63,6 +64,48 @@ def test_monitor_writes_the_mean_of_the_interval_one_step_late(tmp_path, writer,
     watched.add(4, {"loss": 1.0, "loss_cls": 1.0})
     watched.settle()
     assert [row["step"] for row in lines(tmp_path)] == [2, 4]
+
+
+def test_rates_are_those_of_the_time_since_the_last_line_without_pauses(monkeypatch):
+    clock = types.SimpleNamespace(now=100.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr("oass_jax.training.monitor.time", clock)
+    found = []
+    watched = Monitor(
+        types.SimpleNamespace(write=lambda step, metrics: None),
+        types.SimpleNamespace(
+            progress=lambda step, metrics, epoch, eta_s: found.append(
+                (step, metrics["perf/images_per_sec"], metrics["perf/input_wait"], epoch, eta_s)
+            )
+        ),
+        start=10,
+        total_steps=15,
+        steps_per_epoch=2.0,
+        batch_size=8,
+        log_every=2,
+        rates={},
+    )
+
+    def batches():
+        while True:
+            clock.now += 1
+            yield {}
+
+    source = batches()
+    for step in range(11, 16):
+        watched.wait_for(source)  # 1 s
+        clock.now += 3
+        watched.add(step, {"loss": 0.0})
+        if step == 13:  # just after the first line
+            with watched.paused():
+                clock.now += 1000
+    watched.settle()
+    # Each step takes 4 s; a line is written when the next step has been dispatched.
+    assert found == [
+        (12, 2 * 8 / 12, 3 / 12, 6.0, 3 * 12 / 2),
+        (14, 2 * 8 / 8, 2 / 8, 7.0, 1 * 8 / 2),
+        (15, 1 * 8 / 1e-9, 0.0, 7.5, 0.0),  # settled at once
+    ]
 
 
 def test_monitor_stops_at_the_first_loss_that_is_not_finite(writer):

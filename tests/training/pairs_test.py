@@ -66,3 +66,36 @@ def test_the_number_of_chunks_does_not_recompile():
     values = [float(fn(n)) for n in range(4)]
     assert_allclose(np.diff(values), 2 * np.sin(1), rtol=1e-5)
     assert fn._cache_size() == 1
+
+
+@pytest.mark.parametrize("num_devices", [1, 4])
+@pytest.mark.parametrize("chunk", [1, 2, 16])
+def test_sum_over_pairs_is_that_of_a_loop_on_any_number_of_devices(num_devices, chunk):
+    rng = np.random.default_rng(0)
+    cam, image = rng.normal(size=(4, 2, 2, 3)), rng.normal(size=4)
+    label = np.array([[1, 1, 1], [0, 0, 0], [0, -1, 1], [1, 0, 1]])
+    mesh = jax.sharding.Mesh(np.array(jax.devices()[:num_devices]), ("data",))
+
+    def pairs_fn(params, cam, shared, per_image, pair):
+        own = jnp.take_along_axis(cam.sum((1, 2)), pair.channel[:, None], axis=1)[:, 0]
+        each = pair.weight * per_image["image"] * params["w"] * own**2
+        return shared * each.sum(), {"weight": pair.weight.sum()}
+
+    def total(params, cam):
+        data = {"cam": cam, "per_image": {"image": image}, "label": label}
+        return pairs.sum_over_pairs(
+            pairs_fn, params=params, shared=5.0, chunk=chunk, mesh=mesh, **data
+        )
+
+    def looped(params, cam):
+        found = [
+            5 * image[i] * params["w"] * cam[i, :, :, c].sum() ** 2 / (label[i] == 1).sum()
+            for i, c in np.argwhere(label == 1)
+        ]
+        return sum(found), {"weight": 3.0}  # images with a label
+
+    found, expected = (
+        jax.jit(jax.value_and_grad(fn, argnums=(0, 1), has_aux=True))({"w": 2.0}, cam)
+        for fn in (total, looped)
+    )
+    jax.tree.map(lambda a, b: assert_allclose(a, b, rtol=1e-5), found, expected)

@@ -1,3 +1,4 @@
+import hashlib
 import tarfile
 
 import pytest
@@ -69,7 +70,7 @@ def test_links_are_not_followed(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "reason"), [(b"a\nb\na\n", "lists a twice"), (b"<html>\n", "no list of image ids")]
+    ("text", "reason"), [(b"a\nb\nb\n", "lists b twice"), (b"<html>\n", "no list of image ids")]
 )
 def test_parse_ids_refuses(text, reason):
     with pytest.raises(UserError, match=reason):
@@ -78,3 +79,22 @@ def test_parse_ids_refuses(text, reason):
 
 def test_parse_ids_takes_the_first_word():
     assert voc_devkit.parse_ids(b"a -1\r\n\nb  1\n", name="list") == ["a", "b"]
+
+
+def test_a_fingerprint_is_of_the_size_and_the_first_mib(tmp_path):
+    def fingerprint(data):
+        (tmp_path / "x").write_bytes(data)
+        return voc_devkit.file_fingerprint(tmp_path / "x")
+
+    head, tail = bytes(1 << 20), b"\0\0"
+    assert fingerprint(head + tail) == f"{2**20 + 2}:{hashlib.sha256(head).hexdigest()}"
+    assert fingerprint(head + b"\0\1") == fingerprint(head + tail)
+    assert fingerprint(head + b"\0") != fingerprint(head + tail)
+    assert fingerprint(head[:-1] + b"\1" + tail) != fingerprint(head + tail)
+
+
+def test_a_checksum_is_of_the_whole_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(voc_devkit, "_READ_BYTES", 4)
+    (tmp_path / "x").write_bytes(b"0123456789")
+    expected = hashlib.sha256(b"0123456789").hexdigest()
+    assert voc_devkit.file_sha256(tmp_path / "x") == expected

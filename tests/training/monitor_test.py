@@ -1,0 +1,40 @@
+"""Signals; what a monitor writes is in `metric_writer_test`."""
+
+import signal
+
+import pytest
+
+from oass_jax.training.monitor import StoppedError, StopRequest
+
+
+@pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
+def received(request):
+    """A signal, and how often its handler of before was called."""
+    calls = []
+    former = signal.signal(request.param, lambda number, frame: calls.append(number))
+    yield request.param, calls
+    signal.signal(request.param, former)
+
+
+def test_the_first_signal_is_a_request_and_the_second_does_what_it_always_did(received):
+    number, calls = received
+    with StopRequest() as stop:
+        assert stop.number == 0
+        signal.raise_signal(number)
+        assert stop.number == number
+        assert calls == []
+        signal.raise_signal(number)
+        assert calls == [number]
+
+
+def test_afterwards_signals_do_what_they_did_before(received):
+    number, calls = received
+    with StopRequest() as stop:
+        pass
+    signal.raise_signal(number)
+    assert stop.number == 0
+    assert calls == [number]
+
+
+def test_a_stopped_run_has_the_status_of_its_signal():
+    assert StoppedError(7, signal.SIGTERM).status == 143
