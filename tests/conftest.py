@@ -9,14 +9,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (
-    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
-)
-# Many tests compile the same program, in this process and in the commands they start.
-_CACHE = tempfile.TemporaryDirectory(prefix="oass_jax_compiled_")
-os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Workers of pytest-xdist inherit all of this from the process that starts them, and so do the commands
+# that tests start.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["JAX_PLATFORMS"] = "cpu"
+    os.environ["XLA_FLAGS"] = " ".join(
+        [
+            os.environ.get("XLA_FLAGS", ""),
+            "--xla_force_host_platform_device_count=8",
+            # Most of the time would go into optimising programs that run once on tiny arrays.
+            "--xla_backend_optimization_level=0",
+            # A device that waits for another on a busy machine would end the process.
+            "--xla_cpu_collective_call_terminate_timeout_seconds=3600",
+        ]
+    )
+    # Many tests compile the same program.
+    _CACHE = tempfile.TemporaryDirectory(prefix="oass_jax_compiled_")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 OBJECT = """<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{xmin}</xmin>
 <ymin>{ymin}</ymin><xmax>{xmax}</xmax><ymax>{ymax}</ymax></bndbox>{part}</object>"""

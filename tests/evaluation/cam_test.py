@@ -49,6 +49,10 @@ class LoudPadding:
         return {"cam": jnp.where(empty, 1000.0, 1.0)[..., None].repeat(NUM_CLASSES, axis=-1)}
 
 
+# One of each, so that tests share what is compiled for it.
+BLOCK_MEANS, LOUD_PADDING = BlockMeans(), LoudPadding()
+
+
 def batch_of(images, labels, *, map_size=None):
     canvas = np.zeros((len(images), PX, PX, 3), np.uint8)
     for place, image in zip(canvas, images, strict=True):
@@ -70,11 +74,12 @@ def photograph(seed, height, width):
     return squares.repeat(8, axis=0).repeat(8, axis=1)[:height, :width]
 
 
-def step(batch, *, network=None, scales=(1.0,), flip=False, num_slots=2, out_px=PX):
+@functools.partial(jax.jit, static_argnames=("network", "scales", "flip", "num_slots", "out_px"))
+def step(batch, *, network=BLOCK_MEANS, scales=(1.0,), flip=False, num_slots=2, out_px=PX):
     return cam.class_map_step(
         {"gain": jnp.ones(())},
         batch,
-        network=network or BlockMeans(),
+        network=network,
         scales=scales,
         flip=flip,
         num_slots=num_slots,
@@ -99,7 +104,7 @@ def test_one_scale_without_flip_is_the_resized_map(factor):
     batch = batch_of([image], [[0, 1, 0, 1]], map_size=[size])
     out = step(batch, out_px=100)
     normalised = augment.keep_images(batch["image"], batch["size"])
-    cam = BlockMeans().apply({"gain": 1.0}, normalised, train=False)["cam"][0, :3, :3]
+    cam = BLOCK_MEANS.apply({"gain": 1.0}, normalised, train=False)["cam"][0, :3, :3]
     np.testing.assert_array_equal(out["classes"], [[1, 3]])
     for slot, c in enumerate((1, 3)):
         expected = interpolated(np.maximum(cam[..., c], 0), [STRIDE * factor] * 2, size)
@@ -118,7 +123,7 @@ def test_scales_are_summed_before_they_are_divided():
         input_image = augment.rescale_images(
             batch["image"], batch["size"], scale=scale, flip=False, multiple=2 * STRIDE
         )
-        cam = BlockMeans().apply({"gain": 1.0}, input_image, train=False)["cam"]
+        cam = BLOCK_MEANS.apply({"gain": 1.0}, input_image, train=False)["cam"]
         cells = int(32 * scale) // STRIDE
         raw = np.maximum(cam[0, :cells, :cells, 0], 0)
         total += interpolated(raw, [STRIDE / scale] * 2, (32, 32))
@@ -134,14 +139,14 @@ def test_a_mirrored_image_has_mirrored_maps(width):
     maps = np.asarray(step(both, scales=SCALES, flip=True)["maps"])[..., :41, :width]
     assert maps.max() > 0.99
     assert_allclose(maps[1], maps[0, ..., ::-1], atol=1e-4)
-    alone = np.asarray(step(both, scales=SCALES, flip=False)["maps"])[..., :41, :width]
+    alone = np.asarray(step(both)["maps"])[..., :41, :width]
     assert np.abs(alone[1] - alone[0, ..., ::-1]).max() > 0.01
 
 
 @pytest.mark.parametrize("size", [(64, 64), (40, 60), (17, 33), (5, 3), (1, 1)])
 def test_padding_never_leaks_and_no_image_is_too_small(size):
     batch = batch_of([photograph(4, *size)], [[1, 0, 0, 0]])
-    out = step(batch, network=LoudPadding(), scales=SCALES, flip=True)
+    out = step(batch, network=LOUD_PADDING, scales=SCALES, flip=True)
     maps = np.asarray(out["maps"])[0, 0]
     assert_allclose(maps[: size[0], : size[1]], 1.0, atol=1e-5)
     assert maps.sum() == pytest.approx(size[0] * size[1], rel=1e-4)
@@ -189,7 +194,7 @@ def test_eight_devices_make_the_maps_of_one():
         mesh = Mesh(np.array(devices), ("data",))
         step_fn = functools.partial(
             cam.class_map_step,
-            network=BlockMeans(),
+            network=BLOCK_MEANS,
             scales=SCALES,
             flip=True,
             num_slots=1,
