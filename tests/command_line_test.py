@@ -18,7 +18,7 @@ W = "--workdir=w"
 
 def process(*words, module="oass_jax.main", cwd=ROOT):
     command = [sys.executable, "-m", module, *words]
-    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=600)
 
 
 @pytest.fixture(autouse=True)

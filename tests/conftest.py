@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-# Workers of pytest-xdist inherit all of this from the process that starts them, and so do the commands
-# that tests start.
+# Workers of pytest-xdist inherit all of this from the process that starts them, and so do the
+# commands that tests start.
 if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["JAX_PLATFORMS"] = "cpu"
     os.environ["XLA_FLAGS"] = " ".join(

@@ -304,7 +304,7 @@ def start(tmp_path):
 
 
 def wait_for_lines(path, number):
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 600
     while len(lines := path.read_text().splitlines() if path.exists() else []) < number:
         assert time.monotonic() < deadline, f"{path}: {lines}"
         time.sleep(0.02)
@@ -312,7 +312,7 @@ def wait_for_lines(path, number):
 
 
 def end_of(process):
-    _, stderr = process.communicate(timeout=60)
+    _, stderr = process.communicate(timeout=600)
     return process.returncode, stderr.splitlines()
 
 

@@ -70,10 +70,12 @@ def first_variables(network):
     return build.init_variables(network, 0)
 
 
+@functools.cache
 def placed_images():
     """Those of `batch()` as they are, without the edge that goes beyond `PX`."""
     data = batch()
-    return augment.keep_images(data["image"][:, :PX, :PX], np.minimum(data["size"], PX))
+    image, size = data["image"][:, :PX, :PX], np.minimum(data["size"], PX)
+    return np.asarray(jax.jit(augment.keep_images)(image, size))
 
 
 class Run:
