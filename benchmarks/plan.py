@@ -101,6 +101,11 @@ def h100_mesh() -> Any:
 
 def compile_step(config: Any, mesh: Any) -> Any:
     """Compiles the training step of a config for devices that need not be there."""
+    return lower_step(config, mesh).compile()
+
+
+def lower_step(config: Any, mesh: Any) -> Any:
+    """The training step of a config as JAX hands it to XLA."""
     import jax
 
     from oass_jax.run import build
@@ -119,7 +124,7 @@ def compile_step(config: Any, mesh: Any) -> Any:
         harness.made_up_batch(label, config.augment.image_px),
     )
     train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
-    return train_fn.lower(state, batch).compile()
+    return train_fn.lower(state, batch)
 
 
 def main() -> None:

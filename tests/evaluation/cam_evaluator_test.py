@@ -1,13 +1,9 @@
-"""--mode=cam end to end on a tiny VOC, as the command a user runs."""
+"""--mode=cam end to end on a tiny VOC, as the words a user types."""
 
 import csv
 import io
 import json
-import os
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +11,8 @@ from PIL import Image
 
 from oass_jax.evaluation import cam_files
 from oass_jax.run.workdir import Workdir
+from tests.commands import call
 
-ROOT = Path(__file__).parents[2]
 PERSON, DOG = 14, 11
 OBJECT = """<object><name>{}</name><difficult>0</difficult><bndbox><xmin>2</xmin><ymin>2</ymin>
 <xmax>20</xmax><ymax>20</ymax></bndbox></object>"""
@@ -80,7 +76,7 @@ def manual_dir(tmp_path_factory):
 
 def run(folder, manual_dir, *changes, scales="(0.5, 1.0)", devices=1):
     words = [
-        *(sys.executable, "-m", "oass_jax.main", "--config=configs/supervised.py"),
+        "--config=supervised",
         f"--workdir={folder}",
         f"--config.data.manual_dir={manual_dir}",
         f"--config.data.data_dir={manual_dir.parent / 'prepared'}",
@@ -100,9 +96,7 @@ def run(folder, manual_dir, *changes, scales="(0.5, 1.0)", devices=1):
         f"--config.cam.scales={scales}",
         *changes,
     ]
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    env = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
-    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+    return call(words, devices=devices)
 
 
 @pytest.fixture(scope="module")

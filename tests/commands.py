@@ -1,0 +1,118 @@
+"""The command `oass_jax.main` as a user runs it, in this process or in one of its own."""
+
+import contextlib
+import io
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+from unittest import mock
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from oass_jax import main
+from oass_jax.data import pipeline
+from oass_jax.data.sources import digit_scenes
+from oass_jax.run import build
+
+ROOT = Path(__file__).parents[1]
+COMMAND = [sys.executable, "-m", "oass_jax.main"]
+
+
+class Done(NamedTuple):
+    """How a command ended in this process; named as `subprocess.CompletedProcess`."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def call(words, *, devices=1):
+    """Runs the command in this process, on the first of its virtual devices."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mesh_of(devices):
+        try:
+            status = main.main([str(word) for word in words])
+        except SystemExit as end:
+            status = end.code
+    return Done(status, out.getvalue(), err.getvalue())
+
+
+def mesh_of(devices):
+    """A context in which a run sees so many devices."""
+    mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
+    return mock.patch.object(build, "create_mesh", lambda: mesh)
+
+
+def environment(devices, **variables):
+    """That of a process with so many virtual devices."""
+    flags = os.environ.get("XLA_FLAGS", "")
+    flags = f"{flags} --xla_force_host_platform_device_count={devices}".strip()
+    return os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | variables
+
+
+def run(words, env):
+    """Runs any command in a process of its own, to its end."""
+    return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def start(words, env):
+    """Starts any command in a process of its own."""
+    return subprocess.Popen(
+        words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def prepare_digits(folder):
+    """Prepares a few of the scenes: those that the splits of `words` name, and 48 more."""
+    with mock.patch.dict(digit_scenes._NUM_SCENES, {"train": 48, "val": 96}):
+        pipeline.open_split("digit_scenes", "val", data_dir=folder, manual_dir=None)
+    return folder
+
+
+def words(data_dir, folder, *changes, config="demo"):
+    """Six steps of the tiny network on the scenes, evaluated after three and at the end."""
+    return [
+        f"--config={config}",
+        f"--workdir={folder}",
+        f"--config.data.data_dir={data_dir}",
+        "--config.data.split=train[:48]",
+        "--config.eval.split=val[:48]",
+        "--config.batch_size=16",
+        "--config.num_epochs=2",
+        "--config.augment.image_px=32",
+        "--config.augment.long_side_px=(32, 48)",
+        "--config.eval.image_px=32",
+        "--config.eval.batch_size=16",
+        "--config.eval.every_epochs=1",
+        "--config.checkpoint.every_steps=4",
+        "--config.log_every_steps=1",
+        *changes,
+    ]
+
+
+def rows(folder):
+    """The lines of metrics.jsonl, without one that is being written."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def losses(folder):
+    """Step and loss of every logged step, in the order of the file."""
+    return [(row["step"], row["train/loss"]) for row in rows(folder) if "train/loss" in row]
+
+
+def complete_checkpoints(folder):
+    """Their steps, ascending."""
+    return sorted(int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit())
+
+
+def leaves(folder, step):
+    """Item -> checksum of every array of a checkpoint, as they were saved."""
+    record = folder / "checkpoints" / str(step) / "record" / "metadata"
+    return json.loads(record.read_text())["leaves"]

@@ -1,0 +1,114 @@
+"""--mode=eval end to end: what it reads of a run, and splits without labels."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from oass_jax.training import build as training_build
+from oass_jax.training import optimizer
+from tests.commands import call, complete_checkpoints, prepare_digits, words
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    return prepare_digits(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def trained(data_dir, tmp_path_factory):
+    """The folder of a run of six steps."""
+    folder = tmp_path_factory.mktemp("trained")
+    done = call(words(data_dir, folder))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_evaluation_reads_the_model_alone_and_builds_no_optimiser(
+    trained, data_dir, tmp_path, monkeypatch
+):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    evaluation = folder / "eval" / "digit_scenes_val[:48]"
+    with np.load(evaluation / "scores.npz") as arrays:
+        expected = dict(arrays)
+    shutil.rmtree(evaluation)
+    shutil.rmtree(folder / "checkpoints" / "6" / "optimizer")
+    with monkeypatch.context() as patched:
+        for module in (optimizer, training_build):
+            patched.delattr(module, "create_optimizer")
+        done = call(words(data_dir, folder, "--mode=eval"))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("restored the checkpoint of step 6\n")
+    with np.load(evaluation / "scores.npz") as arrays:
+        assert arrays.keys() == expected.keys()
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(array, expected[name])
+
+
+def test_training_resumes_from_the_last_checkpoint_with_an_optimiser(trained, data_dir, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
+    shutil.rmtree(folder / "checkpoints" / "6" / "optimizer")
+    before = (folder / "checkpoints" / "6" / "record" / "metadata").read_bytes()
+    done = call(words(data_dir, folder))
+    assert done.returncode == 0, done.stderr
+    assert "resumed from the checkpoint of step 4\n" in done.stdout
+    # And the checkpoint is whole again, bit for bit.
+    assert (folder / "checkpoints" / "6" / "record" / "metadata").read_bytes() == before
+    assert (folder / "checkpoints" / "6" / "optimizer").is_dir()
+    for step in complete_checkpoints(folder):
+        shutil.rmtree(folder / "checkpoints" / str(step) / "optimizer")
+    done = call(words(data_dir, folder))
+    assert done.returncode == 2
+    assert "can be read; remove the folder to start again" in done.stderr
+
+
+def test_the_summary_says_how_the_evaluation_was_made(trained, data_dir):
+    settings = {"image_px": 64, "scales": (0.5,), "flip": True, "difficult": "ignore"}
+    changes = [f"--config.eval.{name}={value}" for name, value in settings.items()]
+    split = "--config.eval.split=val[48:64]"
+    best = "--config.eval.checkpoint=best"
+    done = call(words(data_dir, trained, "--mode=eval", split, best, *changes))
+    assert done.returncode == 0, done.stderr
+    path = trained / "eval" / "digit_scenes_val[48:64]" / "summary.json"
+    summary = json.loads(path.read_text())
+    made = settings | {"scales": [0.5], "dataset": "digit_scenes", "split": "val[48:64]"}
+    made |= {"checkpoint": "best", "weights": "student", "logits": "base", "num_images": 16}
+    assert {name: summary[name] for name in made} == made
+
+
+def test_a_split_without_labels_gives_files_for_the_server_and_no_score(
+    voc_files, write_tar, tmp_path
+):
+    files, folder = voc_files(), tmp_path / "run"
+    files["ImageSets/Main/test.txt"] = b"2011_000005\n2011_000006\n2011_000007\n"
+    write_tar(tmp_path / "x.tar", files)
+    command = words(
+        tmp_path / "data",
+        folder,
+        f"--config.data.manual_dir={tmp_path}",
+        "--config.data.dataset=voc/2012",
+        "--config.data.split=train",
+        "--config.eval.split=val",
+        "--config.batch_size=2",
+        "--config.num_epochs=1",
+        config="demo:supervised",
+    )
+    refused = call([*command, "--config.eval.split=test"])
+    assert refused.returncode == 2
+    message = "error: voc/2012 test has no labels, which training needs: set eval.split"
+    assert refused.stderr.splitlines()[-1].startswith(message)
+    assert call(command).returncode == 0
+    done = call([*command, "--mode=eval", "--config.eval.split=test"])
+    assert done.returncode == 0, done.stderr
+    target = folder / "eval" / "voc-2012_test"
+    _, line = done.stdout.splitlines()
+    assert line == (
+        "voc/2012 test, 3 images, step 1: there are no labels to score the predictions with; "
+        f"{target}/results.tgz is for the server"
+    )
+    summary = json.loads((target / "summary.json").read_text())
+    assert summary["map"] is None
+    assert set(summary["precision_recall"]["top_3"].values()) == {None}
+    assert len(list((target / "results/VOC2012/Main").glob("comp2_cls_test_*.txt"))) == 20
+    assert "voc-2012_test" not in (folder / "README.md").read_text()
