@@ -45,7 +45,7 @@ def call(words, *, devices=1):
 def mesh_of(devices):
     """A context in which a run sees so many devices."""
     mesh = Mesh(np.array(jax.devices()[:devices]), ("data",))
-    return mock.patch.object(build, "create_mesh", lambda: mesh)
+    return mock.patch.object(build, "create_mesh", return_value=mesh)
 
 
 def environment(devices, **variables):
