@@ -1,10 +1,9 @@
 """Checkpoints: the only file that knows orbax.
 
 A checkpoint has two items, each a tree of arrays: `model`, which is all that evaluation reads, and
-`optimizer`, which is three quarters of the bytes. Beside them it holds a record: a checksum of
-every leaf, since a flipped bit restores silently; the shape and dtype of every leaf, since a
-changed dtype is cast silently; and the fingerprint of the input, since a run that sees other
-batches is another run.
+`optimizer`, at least half of the bytes. Beside them it holds a record: a checksum of every leaf,
+since a flipped bit restores silently; the shape and dtype of every leaf, since a changed dtype is
+cast silently; and the fingerprint of the input, since a run that sees other batches is another run.
 """
 
 import logging
