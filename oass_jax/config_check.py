@@ -14,11 +14,11 @@ from oass_jax.data import sources
 from oass_jax.errors import UserError, nearest
 from oass_jax.model import encoders
 
-# The words a field accepts, where it does not accept all.
+# The words a field accepts, where it does not accept all; what is registered later counts, too.
 CHOICES = default_config.CHOICES | {
-    "data.dataset": tuple(sources.OPENERS),
-    "eval.dataset": tuple(sources.OPENERS),
-    "model.encoder": tuple(encoders.ENCODERS),
+    "data.dataset": sources.OPENERS,
+    "eval.dataset": sources.OPENERS,
+    "model.encoder": encoders.ENCODERS,
 }
 
 

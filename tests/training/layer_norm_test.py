@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 
-from oass_jax import config_check
 from tests.commands import call, leaves, losses, prepare_digits, words
 
 
@@ -16,10 +15,9 @@ def data_dir(tmp_path_factory):
 
 
 def test_without_batch_normalisation_a_run_is_trained_resumed_and_evaluated(
-    layer_norm_encoder, data_dir, tmp_path, monkeypatch
+    layer_norm_encoder, data_dir, tmp_path
 ):
     """With an EMA teacher, whose running statistics are empty, too."""
-    monkeypatch.setitem(config_check.CHOICES, "model.encoder", (layer_norm_encoder,))
 
     def command(name, *changes):
         encoder = f"--config.model.encoder={layer_norm_encoder}"
