@@ -93,6 +93,7 @@ class Run:
         self.method = training_build.create_method(config, schedule, self.mesh)
         self.tx, _ = training_build.create_optimizer(config, schedule)
         self.restart()
+        self.image = placed_images()  # here, since inside of a traced function it would be a tracer
         self.loss_fn = jax.jit(self.loss)
         self.train_fn = training_build.create_train_fn(
             config, self.network, self.tx, schedule, self.mesh
@@ -120,7 +121,7 @@ class Run:
     def loss(self, params, state, image=None):
         """The total loss on a fixed, placed batch."""
         data = batch()
-        image = placed_images() if image is None else image
+        image = self.image if image is None else image
         window = jnp.broadcast_to(jnp.array([0, PX]), (NUM_IMAGES, 2, 2))
         views = Views(image, data["label"], window, data["boxes"], data["box_label"])
         total, (stats, metrics) = step.total_loss(
