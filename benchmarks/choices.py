@@ -23,7 +23,7 @@ def pointwise_as_convolution() -> Iterator[None]:
 
     from oass_jax.model import resnet
 
-    def conv(features: int, stride: int, *, dtype: Any, name: str) -> nn.Conv:
+    def conv(features: int, stride: int, dtype: Any, *, name: str) -> nn.Conv:
         return resnet.spatial_conv(features, 1, stride, dtype, name)
 
     with mock.patch.object(resnet, "PointwiseConv", conv):
