@@ -31,16 +31,20 @@ find_python() {
 
 # install FILE...: requirement files
 install() {
-  local stamp file
+  local stamp file missing=()
   stamp="$("$PYTHON" -c 'import sys; print(sys.prefix)')/.oass_jax_installed"
   for file in "$@"; do
-    if ! grep -qxsF "$(cksum "$file")" "$stamp"; then
-      echo "installing $file into $(dirname "$stamp")" >&2
-      "$PYTHON" -m pip install --quiet --disable-pip-version-check -r "$file"
-      # Where that is not ours to write to, pip looks again the next time.
-      cksum "$file" >> "$stamp" 2>/dev/null || true
-    fi
+    grep -qxsF "$(cksum "$file")" "$stamp" || missing+=(-r "$file")
   done
+  if [ ${#missing[@]} -gt 0 ]; then
+    echo "installing $* into $(dirname "$stamp")" >&2
+    # Most modules are never imported: each is compiled when it is.
+    "$PYTHON" -m pip install --quiet --disable-pip-version-check --no-compile "${missing[@]}"
+    # Where that is not ours to write to, pip looks again the next time.
+    for file in "$@"; do
+      cksum "$file"
+    done >> "$stamp" 2>/dev/null || true
+  fi
 }
 
 if [[ "${PYTHON:-}" == */* ]]; then

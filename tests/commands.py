@@ -1,4 +1,4 @@
-"""The command `oass_jax.main` as a user runs it, in this process or in one of its own."""
+"""Commands as a user runs them, in this process or in one of their own."""
 
 import contextlib
 import io
@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from benchmarks import harness
 from oass_jax import main
 from oass_jax.data import pipeline
 from oass_jax.data.sources import digit_scenes
@@ -33,10 +34,20 @@ class Done(NamedTuple):
 
 def call(words, *, devices=1):
     """Runs the command in this process, on the first of its virtual devices."""
+    return _to_its_end(lambda: main.main([str(word) for word in words]), devices)
+
+
+def call_benchmark(module, *words):
+    """Runs a benchmark in this process, on one device."""
+    with mock.patch.object(sys, "argv", [module.__name__, *map(str, words)]):
+        return _to_its_end(lambda: harness.run(module.main), 1)
+
+
+def _to_its_end(command, devices):
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), mesh_of(devices):
         try:
-            status = main.main([str(word) for word in words])
+            status = command() or 0
         except SystemExit as end:
             status = end.code
     return Done(status, out.getvalue(), err.getvalue())
@@ -58,6 +69,20 @@ def environment(devices, **variables):
 def run(words, env):
     """Runs any command in a process of its own, to its end."""
     return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True)
+
+
+def help_of(module):
+    """What `python -m module --help` prints, and the names of all that it imported for that."""
+    code = f"""
+import runpy, sys
+sys.argv = [{module!r}, "--help"]
+try:
+    runpy.run_module({module!r}, run_name="__main__")
+finally:
+    print(*sys.modules, file=sys.stderr)
+"""
+    done = run([sys.executable, "-c", code], os.environ)
+    return done.stdout, done.stderr.split()
 
 
 def start(words, env):

@@ -205,7 +205,7 @@ def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_pat
         [sys.executable, str(program), str(voc_data_dir)],
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=600,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
         check=False,
     )

@@ -89,29 +89,30 @@ def test_command(manual_dir, tmp_path, capfd):
     assert err.count("\n") == 1
 
 
-# Prepares digit scenes, slowly, so that there is time to kill it.
-SLOW = """
-import sys, time
+# Prepares digit scenes, and waits on the way for a line or the end of its input.
+HALTING = """
+import sys
 from oass_jax.data import prepare
 from oass_jax.data.sources import digit_scenes
 
-def slowly(items, **_):
+def halting(items, **_):
     for number, item in enumerate(items):
         if number == 3:
             print("begun", file=sys.stderr, flush=True)
-            time.sleep({seconds})
+            sys.stdin.readline()
         if number == 6:
             return
         yield item
 
-digit_scenes.report_progress = slowly
+digit_scenes.report_progress = halting
 prepare.prepare("digit_scenes", data_dir=sys.argv[1], manual_dir=None)
 """
 
 
-def start(data_dir, *, seconds):
+def start(data_dir):
     return subprocess.Popen(
-        [sys.executable, "-c", SLOW.format(seconds=seconds), str(data_dir)],
+        [sys.executable, "-c", HALTING, str(data_dir)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -120,7 +121,7 @@ def start(data_dir, *, seconds):
 
 
 def test_a_killed_preparation_starts_again_cleanly(tmp_path):
-    victim = start(tmp_path, seconds=60)
+    victim = start(tmp_path)
     assert "begun\n" in iter(victim.stderr.readline, "")
     victim.send_signal(signal.SIGKILL)
     victim.wait()
@@ -131,16 +132,20 @@ def test_a_killed_preparation_starts_again_cleanly(tmp_path):
         parents=True
     )
 
-    again = start(tmp_path, seconds=0)
-    assert again.wait(timeout=60) == 0
+    again = start(tmp_path)
+    again.communicate(timeout=600)
+    assert again.returncode == 0
     assert left_in(tmp_path) == [".digit_scenes.lock", "digit_scenes", "digit_scenes/1.0.0"]
     builder = prepare("digit_scenes", data_dir=tmp_path, manual_dir=None)
     assert builder.info.splits["train"].num_examples == 6
 
 
 def test_a_second_process_waits_for_the_first(tmp_path):
-    first, second = start(tmp_path, seconds=1), start(tmp_path, seconds=1)
-    errors = [process.communicate(timeout=60)[1] for process in (first, second)]
-    assert [first.returncode, second.returncode] == [0, 0]
-    assert sum("preparing digit_scenes" in error for error in errors) == 1
-    assert sum("waiting for another process" in error for error in errors) == 1
+    first = start(tmp_path)
+    assert "begun\n" in iter(first.stderr.readline, "")
+    second = start(tmp_path)
+    assert any("waiting for another process" in line for line in iter(second.stderr.readline, ""))
+    for process in (first, second):
+        _, error = process.communicate(timeout=600)
+        assert process.returncode == 0
+    assert "preparing" not in error

@@ -2,10 +2,7 @@
 
 import functools
 import json
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +11,8 @@ import pytest
 
 from benchmarks import geometry, harness
 from oass_jax.image import augment
+from tests.commands import call_benchmark, help_of
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=64", "--batch_size=2", "--repeats=2"]
 
 
@@ -68,15 +65,12 @@ def test_gradient_by_hand():
 
 
 def test_help_answers_without_jax():
-    code = "import sys, benchmarks.geometry; print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False", done.stderr
-    command = [sys.executable, "-m", "benchmarks.geometry", "--help"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert "--image_px" in done.stdout
+    answer, loaded = help_of("benchmarks.geometry")
+    assert "--image_px" in answer
+    assert "jax" not in loaded
 
 
-def test_shares_are_printed_and_written(tmp_path, monkeypatch, capsys):
+def test_shares_are_printed_and_written(tmp_path, monkeypatch):
     class Step:
         flops = 1e9
 
@@ -87,9 +81,8 @@ def test_shares_are_printed_and_written(tmp_path, monkeypatch, capsys):
             return 0.5
 
     monkeypatch.setattr(harness, "Step", Step)
-    monkeypatch.setattr(sys, "argv", ["geometry", *SMALL, f"--out={tmp_path}"])
-    geometry.main()
-    printed = capsys.readouterr().out
+    done = call_benchmark(geometry, *SMALL, f"--out={tmp_path}")
+    assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "geometry.json").read_text())
     seconds = {name: np.array(values) for name, values in result["seconds"].items()}
     parts = ("place_images", "cut, product", "tile, product")
@@ -100,4 +93,4 @@ def test_shares_are_printed_and_written(tmp_path, monkeypatch, capsys):
     assert result["flops"]["head with CSI"] > result["flops"]["head without"] > 0
     assert result["difference"]["tile, gather"] < 1e-4
     for row in result["table"]:
-        assert all(str(cell) in printed for cell in row.values())
+        assert all(str(cell) in done.stdout for cell in row.values())

@@ -2,26 +2,15 @@
 
 import itertools
 import json
-import os
-import subprocess
-import sys
 from argparse import Namespace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks import growth, harness
+from tests.commands import call_benchmark, help_of
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]
-
-
-def run(*words):
-    command = [sys.executable, "-m", "benchmarks.growth", *words]
-    # One device: the tests' eight take longer to compile.
-    env = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(
@@ -109,11 +98,9 @@ def test_curves_grow_in_one_thing(of, expected, made):
 
 
 def test_help_answers_without_jax():
-    heavy = ("jax", "torch", "matplotlib")
-    code = f"import sys, benchmarks.growth; print([m for m in {heavy} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "[]", done.stderr
-    assert "--of" in run("--help").stdout
+    answer, loaded = help_of("benchmarks.growth")
+    assert "--of" in answer
+    assert not {"jax", "torch", "matplotlib"} & set(loaded)
 
 
 @pytest.mark.parametrize(
@@ -125,14 +112,16 @@ def test_help_answers_without_jax():
     ],
 )
 def test_what_cannot_be_measured_is_said(words):
-    done = run(*words)
+    done = call_benchmark(growth, *words)
     assert done.returncode == 2
     assert "Traceback" not in done.stderr
     assert "error:" in done.stderr.splitlines()[-1]
 
 
 def test_curves_are_printed_drawn_and_written(tmp_path):
-    done = run(*SMALL, "--of", "evaluation", "--at", "16", "8", f"--out={tmp_path}")
+    done = call_benchmark(
+        growth, *SMALL, "--of", "evaluation", "--at", "16", "8", f"--out={tmp_path}"
+    )
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "growth.json").read_text())
     assert list(result["curves"]) == ["evaluation", "map"]

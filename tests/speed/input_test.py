@@ -3,11 +3,8 @@
 import io
 import itertools
 import json
-import os
-import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,18 +12,12 @@ from PIL import Image
 
 from benchmarks import input as benchmark
 from oass_jax.data import pipeline
+from tests.commands import call_benchmark, environment, help_of, run
 
-ROOT = Path(__file__).parents[2]
 SMALL = [
     *("--encoder=resnet_tiny", "--image_px=32", "--page=supervised", "--steps=4"),
     *("--batch_size=4", "--images=9", "--repeats=2", "--canvas_px=96", "--threads", "1", "2"),
 ]
-
-
-def run(*words):
-    command = [sys.executable, "-m", "benchmarks.input", *words]
-    env = os.environ | {"XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -90,14 +81,15 @@ def test_every_route_takes_the_same_images(data_dir, monkeypatch):
 
 
 def test_help_answers_without_the_heavy_libraries():
-    code = "import sys, benchmarks.input; print({'jax', 'grain', 'matplotlib'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "set()"
-    assert "--manual_dir" in run("--help").stdout
+    answer, loaded = help_of("benchmarks.input")
+    assert "--manual_dir" in answer
+    assert not {"jax", "grain", "matplotlib"} & set(loaded)
 
 
 def test_it_writes_what_it_prints(data_dir, tmp_path):
-    done = run(*SMALL, f"--data_dir={data_dir}", f"--out={tmp_path}")
+    words = [*SMALL, f"--data_dir={data_dir}", f"--out={tmp_path}"]
+    # It waits until as many threads are left as there were: not in a process with others.
+    done = run([sys.executable, "-m", "benchmarks.input", *words], environment(1))
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "input.json").read_text())
     assert np.shape(list(result["seconds"].values())) == (5 + len(benchmark.SIZES), 2, 2)
@@ -119,14 +111,17 @@ def test_it_writes_what_it_prints(data_dir, tmp_path):
     ],
 )
 def test_mistakes_are_told_in_a_sentence(words, complaint):
-    done = run(*SMALL, *words)
+    done = call_benchmark(benchmark, *SMALL, *words)
     assert done.returncode == 2
     assert complaint in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_that_fails_tells_why(data_dir):
-    done = run(*SMALL, f"--data_dir={data_dir}", "--page=maxx", "--repeats=1")
-    assert done.returncode == 2
-    assert "configs/maxx.py is not a config" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_run_that_fails_tells_why(data_dir, monkeypatch, capfd):
+    split = pipeline.open_split("voc/2012", "train_aug", data_dir=data_dir, manual_dir=None)
+    monkeypatch.setattr(sys, "argv", ["input", *SMALL, f"--data_dir={data_dir}", "--page=maxx"])
+    with pytest.raises(SystemExit, match="2"):
+        benchmark.train(split, benchmark._parse())
+    error = capfd.readouterr().err
+    assert "configs/maxx.py is not a config" in error
+    assert "Traceback" not in error

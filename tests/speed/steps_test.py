@@ -1,25 +1,15 @@
 """The benchmarks run, at a size that says nothing about speed."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-from benchmarks import harness
+from benchmarks import harness, pairs, step
 from oass_jax.errors import UserError
+from tests.commands import call_benchmark, help_of
 
-ROOT = Path(__file__).parents[2]
 SMALL = ["--encoder=resnet_tiny", "--image_px=32", "--batch_size=8", "--repeats=2"]
-
-
-def run(*words):
-    command = [sys.executable, "-m", *words]
-    one_device = os.environ | {"XLA_FLAGS": ""}
-    return subprocess.run(command, cwd=ROOT, env=one_device, capture_output=True, text=True)
 
 
 def test_labels_are_spread_evenly_over_the_images():
@@ -29,11 +19,11 @@ def test_labels_are_spread_evenly_over_the_images():
 
 
 def test_a_mistake_is_told_in_a_line():
-    done = run("benchmarks.step", "--encoder=resnet51")
+    done = call_benchmark(step, "--encoder=resnet51")
     assert done.returncode == 2
     assert "invalid choice: 'resnet51'" in done.stderr
 
-    done = run("benchmarks.step", "--pages", "maxx")
+    done = call_benchmark(step, "--pages", "maxx")
     assert done.returncode == 2
     assert done.stderr == "error: maxx is not a config: did you mean max?\n"
 
@@ -63,23 +53,23 @@ def test_runs_are_timed_in_turns():
 
 @pytest.mark.parametrize("name", ["step", "pairs", "choices", "plan", "startup"])
 def test_help_answers_without_jax(name):
-    code = f"import sys, benchmarks.{name}; print('jax' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip() == "False"
-    assert "--image_px" in run(f"benchmarks.{name}", "--help").stdout
+    answer, loaded = help_of(f"benchmarks.{name}")
+    assert "--image_px" in answer
+    assert "jax" not in loaded
 
 
 @pytest.mark.parametrize(
-    ("name", "options", "lines"),
+    ("benchmark", "options", "lines"),
     [
-        ("step", ["--pages", "ctopk_w_csi"], {"ctopk_w_csi"}),
-        ("pairs", ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
+        (step, ["--pages", "ctopk_w_csi"], {"ctopk_w_csi"}),
+        (pairs, ["--points=2", "--most=2"], {"0", "16", "supervised", "max"}),
     ],
 )
-def test_a_benchmark_writes_what_it_prints(name, options, lines, tmp_path):
-    done = run(f"benchmarks.{name}", *SMALL, *options, f"--out={tmp_path}")
+def test_a_benchmark_writes_what_it_prints(benchmark, options, lines, tmp_path):
+    done = call_benchmark(benchmark, *SMALL, *options, f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
-    result = json.loads((tmp_path / f"{name}.json").read_text())
+    (path,) = tmp_path.iterdir()
+    result = json.loads(path.read_text())
     assert set(result["seconds"]) == lines
     assert all(len(seconds) == 2 for seconds in result["seconds"].values())
     for row in result["table"]:
