@@ -5,6 +5,7 @@ Nothing here imports jax, so that `--help` and every error answer at once.
 
 import argparse
 import functools
+import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NoReturn
@@ -21,7 +22,7 @@ def fail(message: str) -> NoReturn:
 
 
 def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
-    """Decorates the function of a command: a `UserError` it raises is reported by `fail`.
+    """Decorates the function of a command: a `UserError` is reported by `fail`, Ctrl-C in a word.
 
     Args:
       main: takes the command line without the program and returns the exit status.
@@ -33,6 +34,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
             return main(sys.argv[1:] if argv is None else argv)
         except UserError as error:
             fail(str(error))
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     return reporting
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from oass_jax import config_check, config_file, default_config, main
+from oass_jax import command_line, config_check, config_file, default_config, main
 from oass_jax.__main__ import COMMANDS
 from oass_jax.data import sources
 from oass_jax.errors import UserError
@@ -102,6 +102,16 @@ def test_an_error_is_one_line_and_exit_status_2(module, words, message):
     assert len(done.stderr.splitlines()) == 1
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
+
+
+def test_ctrl_c_leaves_no_traceback(capsys):
+    @command_line.command
+    def main(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit, match="130"):
+        main([])
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 def test_help_lists_flags_configs_and_where_the_fields_are():

@@ -249,7 +249,9 @@ def _now() -> str:
 def _git_commit() -> str | None:
     """Commit of the code, with a mark where files differ from it; None outside a checkout."""
     words = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    folder = Path(__file__).parent
+    folder = Path(__file__).parents[2]
+    if not (folder / ".git").exists():
+        return None  # an installed package: a repository around it is not its own
     try:
         done = subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):

@@ -23,7 +23,7 @@ def learning_rate(
       A function from step to learning rate.
     """
     return optax.warmup_cosine_decay_schedule(
-        init_value=0.0 if warmup_steps else peak,
+        init_value=0.0,
         peak_value=peak,
         warmup_steps=warmup_steps,
         decay_steps=total_steps,

@@ -151,5 +151,5 @@ def _index(path: Path, year: str) -> Iterator[tuple[str, _Member]]:
 
 def _devkit_path(name: str, year: str) -> str | None:
     """'./VOCdevkit/VOC2012/Annotations/x.xml' -> 'Annotations/x.xml'; None outside the year."""
-    parts = [part for part in PurePosixPath(name).parts if part != "."]
-    return "/".join(parts[2:]) if parts[:2] == ["VOCdevkit", f"VOC{year}"] else None
+    parts = PurePosixPath(name).parts
+    return "/".join(parts[2:]) if parts[:2] == ("VOCdevkit", f"VOC{year}") else None
