@@ -12,6 +12,29 @@ class UserError(Exception):
     """
 
 
+class DivergedError(Exception):
+    """Losses or gradients were not finite, step after step; one sentence on where and what to try.
+
+    Attributes:
+      status: exit status of the command.
+    """
+
+    status = 71
+
+
+class StoppedError(Exception):
+    """A run was asked to stop and has saved its state.
+
+    Attributes:
+      status: exit status of the command, that of a temporary failure: start it again.
+    """
+
+    status = 75
+
+    def __init__(self, step: int):
+        super().__init__(f"stopped and saved at step {step}; the same command continues from there")
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for the message: the known word most like a wrong one, or else all there are."""
     known = sorted(known)

@@ -20,7 +20,7 @@ import absl.flags
 import absl.logging
 
 from oass_jax import command_line, config_file, config_flags, default_config
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import DivergedError, StoppedError, UserError, nearest
 
 MODES = ("train", "eval", "cam")
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str]) -> int:
 
     from oass_jax.evaluation import evaluate_run
     from oass_jax.run.workdir import Workdir
-    from oass_jax.training import loop, monitor
+    from oass_jax.training import loop
 
     if args.distributed:
         try:
@@ -110,10 +110,10 @@ def main(argv: Sequence[str]) -> int:
     }[args.mode]
     try:
         run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
-    except monitor.DivergedError as error:
+    except DivergedError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
-    except monitor.StoppedError as error:
+        return error.status
+    except StoppedError as error:
         print(error)
         return error.status
     return 0

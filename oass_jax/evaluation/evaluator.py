@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
-from oass_jax.errors import UserError
+from oass_jax.errors import DivergedError, UserError
 from oass_jax.evaluation import average_precision, predict, score_files
 from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.model.network import Network
@@ -48,6 +48,9 @@ class Evaluator:
           The evaluation with the weights that `eval.weights` names; and for the training's log
           `val/map`, `val/map_voc`, `val/ap/CLASS` of these and `val/map_student` or `val/map_ema`
           of the others, percent; NaN without positives.
+
+        Raises:
+          DivergedError: a logit is not finite.
         """
         config = self._config.eval
         predict_fn = functools.partial(self._predict_fn, networks(model))
@@ -58,6 +61,8 @@ class Evaluator:
             name: predict.choose(scores, config.logits)
             for name, scores in predictions.scores.items()
         }
+        if not all(np.isfinite(scores).all() for scores in chosen.values()):
+            raise DivergedError(f"what the network of step {step} predicts is not finite")
         by_weights = {
             name: average_precision.mean_average_precision(scores, predictions.label)
             for name, scores in chosen.items()

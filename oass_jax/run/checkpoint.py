@@ -6,25 +6,40 @@ since a flipped bit restores silently; the shape and dtype of every leaf, since 
 cast silently; and the fingerprint of the input, since a run that sees other batches is another run.
 """
 
+import contextlib
+import json
 import logging
 import math
 import zlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
-from orbax.checkpoint import checkpoint_managers
 
 from oass_jax.errors import UserError
+from oass_jax.run.state import all_finite
 
 Tree = Any
 logger = logging.getLogger(__name__)
 MODEL, OPTIMIZER, RECORD = "model", "optimizer", "record"
 OLD_STATE = "state"  # the one item of version 0.1
-BEST_METRIC = "map"
-NOT_EVALUATED = -1.0
+
+
+class Restored(NamedTuple):
+    """What was read of a checkpoint.
+
+    Attributes:
+      items: item -> tree.
+      step: its number.
+      unlogged: as it was saved.
+    """
+
+    items: dict[str, Tree]
+    step: int
+    unlogged: dict[str, Any]
 
 
 class Checkpoints:
@@ -39,60 +54,91 @@ class Checkpoints:
           read_only: for evaluation; nothing is written or removed.
 
         Raises:
-          UserError: read-only and there is no such folder.
+          UserError: read-only and there is no such folder; or it is a file or a broken link.
         """
         if read_only and not folder.is_dir():
             raise UserError(f"there are no checkpoints in {folder.parent}: train there first")
-        policies = checkpoint_managers.preservation_policy
-        best = policies.BestN(get_metric_fn=_score, n=1)
+        if not folder.is_dir() and (folder.exists() or folder.is_symlink()):
+            raise UserError(f"{folder} is no folder: move it away, or choose another --workdir")
+        self._folder, self._keep_last, self._read_only = folder, keep_last, read_only
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
-                preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(keep_last), best]
-                ),
-                best_fn=_score,  # without it metrics are not written
+                preservation_policy=self,
                 # A save that was killed leaves a temporary folder.
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
             item_names=(MODEL, OPTIMIZER, RECORD),
         )
-        self._damaged: set[int] = set()
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Keeps the last ones and the best; orbax' protocol of a preservation policy."""
+        del context
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*sorted(steps)[-self._keep_last :], self._best(steps)}
+        return [step in kept for step in steps]
 
     def save(
-        self, items: dict[str, Tree], *, step: int, fingerprint: dict, val_map: float | None
+        self,
+        items: dict[str, Tree],
+        *,
+        step: int,
+        fingerprint: dict,
+        val_map: float | None,
+        unlogged: dict[str, Any] | None = None,
     ) -> None:
         """Saves in the background; an earlier save is waited for, and its errors are raised.
 
         Args:
           items: `MODEL` and `OPTIMIZER` -> any tree of arrays.
-          step: its number. A checkpoint of this step is left as it is, unless `restore` found it
-            damaged: then it is replaced.
+          step: its number. A checkpoint of this step is left as it is.
           fingerprint: JSON-able description of the input.
           val_map: validation mAP in percent; None or NaN where there is none.
+          unlogged: `Monitor.unlogged` of this step.
+
+        Raises:
+          UserError: it cannot be written.
         """
-        if step in self._damaged:
-            self._manager.delete(step)
-            self._damaged.remove(step)
-        elif step in self._manager.all_steps():
+        if step in self._manager.all_steps():
             return
         has_map = val_map is not None and not math.isnan(val_map)
-        leaves = {name: _leaves(tree, checksum=True) for name, tree in items.items()}
-        record = {"leaves": leaves, "input": fingerprint}
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                **{RECORD: ocp.args.JsonSave(record)},
-            ),
-            metrics={BEST_METRIC: val_map if has_map else NOT_EVALUATED},
-            force=True,
-        )
+        record = {
+            "step": step,
+            "leaves": {name: _leaves(tree, checksum=True) for name, tree in items.items()},
+            "input": fingerprint,
+            "val_map": val_map if has_map else None,
+            "unlogged": unlogged or {},
+        }
+        with self._reported():
+            self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
+                    **{RECORD: ocp.args.JsonSave(record | {"checksum": _checksum(record)})},
+                ),
+                force=True,
+            )
 
     def wait(self) -> None:
-        """Waits until every save has reached the disk, and raises what went wrong with it."""
-        self._manager.wait_until_finished()
+        """Waits until every save has reached the disk, and reports what went wrong with it.
+
+        Raises:
+          UserError: as `save`.
+        """
+        with self._reported():
+            self._manager.wait_until_finished()
+
+    @contextlib.contextmanager
+    def _reported(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # orbax raises whatever its storage raised
+            what = str(error).strip().splitlines()[0] or type(error).__name__
+            raise UserError(
+                f"a checkpoint could not be written to {self._folder}: {what[:200]}; make room "
+                "there: the same command continues from the last that is complete"
+            ) from error
 
     def close(self) -> None:
         """Waits and releases the manager's threads."""
@@ -104,15 +150,19 @@ class Checkpoints:
 
     def best_step(self) -> int | None:
         """The step with the highest validation mAP; None if there was no evaluation."""
-        step = self._manager.best_step()
-        if step is None or _score(self._manager.metrics(step)) == NOT_EVALUATED:
-            return None
-        return step
+        return self._best(self.steps())
+
+    def _best(self, steps: Sequence[int]) -> int | None:
+        records = {step: _read_record(self._folder, step) for step in steps}
+        maps = {step: r["val_map"] for step, r in records.items() if r and r["val_map"] is not None}
+        return max(maps, key=lambda step: (maps[step], step), default=None)
 
     def restore(
         self, like: dict[str, Tree], *, steps: list[int], fingerprint: dict | None
-    ) -> tuple[dict[str, Tree], int]:
+    ) -> Restored:
         """Restores the first of `steps` that is undamaged, and of it only the items asked for.
+
+        Those before it in `steps`, which are damaged, are removed, unless this is read-only.
 
         Args:
           like: item (`MODEL`, `OPTIMIZER`) -> tree of `jax.ShapeDtypeStruct` with the shardings
@@ -120,52 +170,63 @@ class Checkpoints:
           steps: steps to try, most wanted first; at least one.
           fingerprint: that of the input which will be continued; None where none will be.
 
-        Returns:
-          Item -> tree, and the step.
-
         Raises:
           UserError: the checkpoint is of another network, input or version, or every one is
             damaged.
         """
-        for step in steps:
-            try:
-                record = self._read(step, {RECORD: ocp.args.JsonRestore()})[RECORD]
-                for name, tree in like.items():
-                    _refuse_other_network(record["leaves"][name], _leaves(tree), step)
-                if fingerprint is not None:
-                    _refuse_other_input(record["input"], fingerprint, step)
-                wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-                items = self._read(step, wanted)
-            except UserError:
-                raise
-            except Exception as error:  # orbax raises whatever its storage raised
+        for position, step in enumerate(steps):
+            record = _read_record(self._folder, step)
+            if record is None:
                 self._refuse_old_version(step)
+                logger.warning("checkpoint %d is damaged: its record cannot be read", step)
+                continue
+            if fingerprint is not None:
+                _refuse_other_input(record["input"], fingerprint, step)
+            for name, tree in like.items():
+                _refuse_other_network(record["leaves"][name], _leaves(tree), step)
+            try:
+                wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+                restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
+            except Exception as error:  # orbax raises whatever its storage raised
                 logger.warning("checkpoint %d cannot be read: %s", step, error)
-            else:
-                found = {name: _leaves(tree, checksum=True) for name, tree in items.items()}
-                if all(found[name] == record["leaves"][name] for name in like):
-                    return items, step
+                continue
+            items = {name: restored[name] for name in like}
+            if any(_leaves(items[n], checksum=True) != record["leaves"][n] for n in like):
                 logger.warning("checkpoint %d is damaged: its checksums do not match", step)
-            self._damaged.add(step)
+            elif not jax.jit(all_finite)(items):
+                logger.warning("checkpoint %d holds numbers that are not finite", step)
+            else:
+                if not self._read_only:
+                    for damaged in steps[:position]:
+                        self._manager.delete(damaged)
+                return Restored(items, step, record["unlogged"])
         raise UserError(
-            f"none of the checkpoints {steps} in {self._manager.directory} can be read; "
+            f"none of the checkpoints {steps} in {self._folder} can be read; "
             "remove the folder to start again"
         )
 
-    def _read(self, step: int, args: dict[str, Any]) -> dict[str, Any]:
-        restored = self._manager.restore(step, args=ocp.args.Composite(**args))
-        return {name: restored[name] for name in args}
-
     def _refuse_old_version(self, step: int) -> None:
-        if (self._manager.directory / str(step) / OLD_STATE).exists():
+        if (self._folder / str(step) / OLD_STATE).exists():
             raise UserError(
-                f"checkpoint {step} in {self._manager.directory} was written by version 0.1, which "
+                f"checkpoint {step} in {self._folder} was written by version 0.1, which "
                 "this version does not read: train again in another workdir, or install 0.1"
             )
 
 
-def _score(metrics: dict[str, float]) -> float:
-    return metrics[BEST_METRIC]
+def _read_record(folder: Path, step: int) -> dict[str, Any] | None:
+    """The record of a checkpoint; None where it is not what was written for this step."""
+    # Not by the manager: it asks for the best one in the middle of a save.
+    try:
+        record = json.loads((folder / str(step) / RECORD / "metadata").read_text(encoding="utf-8"))
+        checksum = record.pop("checksum")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+    return record if (record.get("step"), checksum) == (step, _checksum(record)) else None
+
+
+def _checksum(record: dict[str, Any]) -> int:
+    # As JSON gives it back: tuples are lists.
+    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
 
 
 def _leaves(tree: Tree, *, checksum: bool = False) -> dict[str, list]:

@@ -61,10 +61,10 @@ def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
                 f"there is no {config.eval.checkpoint} checkpoint in {folder.root}: train first"
             )
         like = build.abstract(create, mesh)
-        items, step = checkpoints.restore({MODEL: like}, steps=steps, fingerprint=None)
+        found = checkpoints.restore({MODEL: like}, steps=steps, fingerprint=None)
     finally:
         checkpoints.close()
-    return Run(config, class_names, network, items[MODEL], step, mesh)
+    return Run(config, class_names, network, found.items[MODEL], found.step, mesh)
 
 
 def _steps(checkpoints: Checkpoints, which: str) -> list[int]:

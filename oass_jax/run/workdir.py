@@ -3,19 +3,23 @@
 Nothing here imports jax, so whoever only reads a run starts at once.
 """
 
+import contextlib
 import csv
 import importlib.metadata
 import io
 import json
+import logging
 import os
 import platform
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import filelock
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
@@ -28,6 +32,8 @@ SCORES = "scores.npz"
 SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 
+logger = logging.getLogger(__name__)
+_IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -54,9 +60,22 @@ def evaluation_name(dataset: str, split: str) -> str:
     return f"{dataset.replace('/', '-')}_{split}"
 
 
-def read_json(path: Path, default: Any) -> Any:
-    """A value from a JSON file, or `default` where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else default
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; an empty one where there is no such file, or a damaged one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s is ignored: %s", path, error)
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def read_summary(path: Path) -> dict[str, Any]:
+    """The summary of an evaluation; an empty one where there is none, or a damaged one."""
+    summary = read_json(path)
+    return summary if summary.keys() >= _IN_SUMMARY else {}
 
 
 class Workdir:
@@ -65,6 +84,8 @@ class Workdir:
     Attributes:
       root: the folder.
       writes: whether this process writes; of several only the first does.
+      lock: held while a run trains.
+      holder: process and host of the run that holds it, JSON.
       config: every field, JSON.
       env: every start of the run, JSON.
       classes: class names, one a line, in the order of the scores.
@@ -77,6 +98,8 @@ class Workdir:
     def __init__(self, root: Path, *, writes: bool = True):
         """Names the files; creates nothing."""
         self.root, self.writes = root, writes
+        self.lock = root / ".lock"
+        self.holder = root / ".lock.json"
         self.config = root / "config.json"
         self.env = root / "env.json"
         self.classes = root / "classes.txt"
@@ -114,23 +137,50 @@ class Workdir:
         """Writes a table, see `csv_text`."""
         self.write_text(path, csv_text(header, rows))
 
-    def create(self) -> None:
-        """Creates the folder.
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Creates the folder where there is none, and keeps other runs out of it.
+
+        The lock belongs to the process: the kernel releases it, however the process ends.
 
         Raises:
-          UserError: it cannot be created or written to.
+          UserError: another run holds the folder, it is not empty and holds no run, or it cannot be
+            written to.
         """
-        probe = self.root / ".probe"
+        if not self.writes:
+            yield
+            return
+        lock = filelock.FileLock(self.lock, timeout=0)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            self.write_text(probe, "")
-            if self.writes:
-                probe.unlink()
+            self._refuse_other_content()
+            lock.acquire()
+            self.write_json(self.holder, {"pid": os.getpid(), "host": platform.node()})
+        except filelock.Timeout:
+            holder = read_json(self.holder)
+            raise UserError(
+                f"another run is in {self.root}: process {holder.get('pid', 'unknown')} on "
+                f"{holder.get('host', 'an unknown host')}; stop it or choose another --workdir"
+            ) from None
         except OSError as error:
             raise UserError(
                 f"cannot write to the workdir {self.root}: {error.strerror}; "
                 "choose another --workdir"
             ) from error
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _refuse_other_content(self) -> None:
+        # What a run leaves that was killed before it had written its config.
+        own = {self.lock.name, self.holder.name, self.checkpoints.name, self.config.name + ".tmp"}
+        other = sorted({path.name for path in self.root.iterdir()} - own)
+        if other and not self.config.exists():
+            raise UserError(
+                f"{self.root} is not empty and holds no run (there is no {self.config.name}, but "
+                f"{other[0]}): choose another --workdir"
+            )
 
     def write_start(
         self,
@@ -155,14 +205,14 @@ class Workdir:
           progress.
         """
         config = json.loads(json.dumps(config))  # tuples become lists, as in the file
-        previous = flatten(read_json(self.config, config))
+        previous = flatten(read_json(self.config) or config)
         notes = [
             f"changed since the last start: {name} was {previous.get(name)!r}, is {now!r}"
             for name, now in flatten(config).items()
             if previous.get(name) != now
         ]
         starts = self._starts()
-        if sum(start["step"] == step and not start["end"] for start in starts[-3:]) == 3:
+        if sum(start.get("step") == step and not start.get("end") for start in starts[-3:]) == 3:
             notes.append(
                 f"this is at least the fourth start at step {step}: the run ends before its next "
                 "checkpoint; lower checkpoint.every_steps"
@@ -198,7 +248,7 @@ class Workdir:
         Args:
           title: one line.
         """
-        summaries = {name: read_json(path, {}) for name, path in self.summaries().items()}
+        summaries = {name: read_summary(path) for name, path in self.summaries().items()}
         results = [
             _headline(name, summary)
             for name, summary in summaries.items()
@@ -208,7 +258,7 @@ class Workdir:
         text = _README.format(
             title=title,
             results="\n".join(results) or "Not evaluated yet.",
-            command=starts[-1]["command"] if starts else command(),
+            command=starts[-1].get("command", command()) if starts else command(),
         )
         self.write_text(self.readme, text)
 
@@ -226,7 +276,8 @@ class Workdir:
             ) from None
 
     def _starts(self) -> list[dict[str, Any]]:
-        return read_json(self.env, {"starts": []})["starts"]
+        starts = read_json(self.env).get("starts")
+        return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
 
 
 def command() -> str:

@@ -1,15 +1,18 @@
 """train_and_evaluate: restore, step, evaluate, save."""
 
+import errno
 import functools
 from collections.abc import Callable, Iterator
 
 import jax
+import numpy as np
 import optax
+import scipy.special
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
-from oass_jax.errors import UserError
+from oass_jax.errors import DivergedError, StoppedError, UserError
 from oass_jax.evaluation import score_files
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.model import pretrained, ssgrl
@@ -17,7 +20,7 @@ from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
-from oass_jax.run.state import TrainState, create_state
+from oass_jax.run.state import TrainState, all_finite, create_state
 from oass_jax.run.workdir import Workdir
 from oass_jax.training.build import (
     Schedule,
@@ -26,7 +29,9 @@ from oass_jax.training.build import (
     create_train_fn,
 )
 from oass_jax.training.metric_writer import Console, MetricWriter
-from oass_jax.training.monitor import Monitor, StoppedError, StopRequest
+from oass_jax.training.monitor import Monitor, StopRequest
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
@@ -38,13 +43,25 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
 
     Raises:
       UserError: a mistake in the config, the data or the workdir.
-      DivergedError: a loss was not finite.
+      DivergedError: losses were not finite, step after step.
       StoppedError: a signal asked to stop; the state is saved.
     """
+    with folder.locked():
+        try:
+            _train_and_evaluate(config, folder)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            raise UserError(
+                f"{folder.root} cannot be written to: {error.strerror}; make room there: the same "
+                "command continues from the last checkpoint"
+            ) from error
+
+
+def _train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     mesh = build.create_mesh()
     build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
     build.create_encoder(config)  # what it refuses is reported before anything is written or read
-    folder.create()
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
     evaluator = Evaluator(config, network, mesh, split.class_names)
@@ -54,7 +71,9 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     tx, rates = create_optimizer(config, schedule)
     fingerprint = _fingerprint(config, split)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
-    state, notes = _restore_or_start(config, network, split, tx, mesh, checkpoints, fingerprint)
+    state, unlogged, notes = _restore_or_start(
+        config, network, split, tx, mesh, checkpoints, fingerprint
+    )
     start = int(state.step)
     notes += folder.write_start(
         step=start,
@@ -76,7 +95,11 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
         batch_size=config.batch_size,
         log_every=config.log_every_steps,
         rates=rates,
+        images_of=functools.partial(_images_of, config, split),
+        chance_loss_fn=functools.partial(_chance_loss, split),
+        unlogged=unlogged,
     )
+    stop = StopRequest(console.say)
 
     try:
         _loop(
@@ -85,12 +108,19 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
             _train_batches(config, split, start, mesh),
             train_fn=create_train_fn(config, network, tx, schedule, mesh),
             monitor=monitor,
+            stop=stop,
             evaluate_fn=functools.partial(
                 _evaluate, evaluator=evaluator, folder=folder, writer=writer, console=console
             ),
-            save_fn=functools.partial(_save, checkpoints=checkpoints, fingerprint=fingerprint),
+            save_fn=functools.partial(
+                _save, checkpoints=checkpoints, fingerprint=fingerprint, monitor=monitor
+            ),
         )
         checkpoints.wait()
+    except DivergedError as error:
+        saved = checkpoints.steps()
+        last = f"the last checkpoint is of step {saved[-1]}" if saved else "no checkpoint was saved"
+        raise DivergedError(f"{error}; {last}") from None
     finally:
         console.close()
         writer.close()
@@ -107,12 +137,13 @@ def _loop(
     *,
     train_fn: Callable,
     monitor: Monitor,
+    stop: StopRequest,
     evaluate_fn: Callable[[TrainState, int], float],
     save_fn: Callable,
 ) -> None:
     """Steps, evaluations and checkpoints, from the state's step to the last."""
     start = int(state.step) + 1
-    with StopRequest() as stop:
+    with stop:
         for step in range(start, schedule.total_steps + 1):
             try:
                 batch = monitor.wait_for(batches)
@@ -125,12 +156,12 @@ def _loop(
             monitor.add(step, metrics)
             stops, evaluates = stop.number, step in schedule.eval_steps
             if stops or evaluates or step % schedule.save_every == 0:
-                monitor.settle()  # nothing is saved after a loss that is not finite
+                monitor.settle()  # what has been logged is saved with the state
                 with monitor.paused():
                     val_map = evaluate_fn(state, step) if evaluates else None
                     save_fn(state, step=step, val_map=val_map)
             if stops:
-                raise StoppedError(step, stops)
+                raise StoppedError(step)
 
 
 def _evaluate(
@@ -158,9 +189,22 @@ def _save(
     val_map: float | None,
     checkpoints: Checkpoints,
     fingerprint: dict,
+    monitor: Monitor,
 ) -> None:
+    """Saves the state.
+
+    Raises:
+      DivergedError: something in it is not finite; it is not saved.
+    """
+    if not jax.jit(all_finite)(state):
+        raise DivergedError(
+            f"the state of step {step} is not finite although its losses are: try smaller learning "
+            "rates"
+        )
     items = {MODEL: state.model, OPTIMIZER: state.optimizer}
-    checkpoints.save(items, step=step, fingerprint=fingerprint, val_map=val_map)
+    checkpoints.save(
+        items, step=step, fingerprint=fingerprint, val_map=val_map, unlogged=monitor.unlogged
+    )
 
 
 def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
@@ -179,17 +223,18 @@ def _restore_or_start(
     mesh: Mesh,
     checkpoints: Checkpoints,
     fingerprint: dict,
-) -> tuple[TrainState, list[str]]:
-    """The state to go on from, and notes about it."""
+) -> tuple[TrainState, dict | None, list[str]]:
+    """The state to go on from, `Monitor.unlogged` of it, and notes about it."""
     create = functools.partial(create_state, tx=tx, teacher=config.teacher.mode)
     # Not the key of the initialisers.
     rng = jax.random.fold_in(jax.random.PRNGKey(config.seed), 1)
     if steps := checkpoints.steps()[::-1]:
         first = build.abstract(lambda: create(build.init_variables(network, 0), rng=rng), mesh)
         like = {MODEL: first.model, OPTIMIZER: first.optimizer}
-        items, step = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
-        state = TrainState(**items[MODEL], **items[OPTIMIZER])
-        return state, [f"resumed from the checkpoint of step {step}"]
+        found = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
+        state = TrainState(**found.items[MODEL], **found.items[OPTIMIZER])
+        notes = [f"resumed from the checkpoint of step {found.step}"]
+        return state, found.unlogged, notes
     notes = []
     variables = build.init_variables(network, config.seed)
     if config.model.graph:
@@ -200,7 +245,11 @@ def _restore_or_start(
             config.model.pretrained, variables, network.encoder
         )
         notes.append(report.summary())
-    return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), notes
+    state = jax.device_put(create(variables, rng=rng), build.replicated(mesh))
+    if not jax.jit(all_finite)(state):
+        source = config.model.pretrained or "the seed"
+        raise UserError(f"the first state is not finite: the weights of {source} are invalid")
+    return state, None, notes
 
 
 def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
@@ -212,7 +261,14 @@ def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
 def _train_batches(
     config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh
 ) -> Iterator[Batch]:
-    batches = pipeline.train_batches(
+    batches = _host_batches(config, split, start)
+    return (build.to_device(batch, pipeline.TRAIN_FIELDS, mesh) for batch in batches)
+
+
+def _host_batches(
+    config: ConfigDict, split: pipeline.Split, start: int
+) -> Iterator[dict[str, np.ndarray]]:
+    return pipeline.train_batches(
         split,
         build.read_options(config),
         batch_size=config.batch_size,
@@ -221,12 +277,23 @@ def _train_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    return (build.to_device(batch, pipeline.TRAIN_FIELDS, mesh) for batch in batches)
+
+
+def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str]:
+    """File names of the images of a step, as far as this process reads them."""
+    batch = next(_host_batches(config, split, step - 1))
+    return [split.filename(index) for index in batch["index"]]
+
+
+def _chance_loss(split: pipeline.Split) -> float:
+    """The mean entropy of the classes' frequencies."""
+    frequency = split.labels().mean(axis=0)
+    return float((scipy.special.entr(frequency) + scipy.special.entr(1 - frequency)).mean())
 
 
 def _print_result(config: ConfigDict, folder: Workdir) -> None:
     """Prints the last evaluation, which a finished run that is started again did not make."""
     target = folder.evaluation(config.eval.dataset, config.eval.split)
-    summary = workdir.read_json(target / workdir.SUMMARY, None)
-    if folder.writes and summary is not None:
+    summary = workdir.read_summary(target / workdir.SUMMARY)
+    if folder.writes and summary:
         print(score_files.result_table(summary, target), flush=True)

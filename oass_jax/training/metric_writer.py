@@ -29,6 +29,10 @@ class MetricWriter:
             return
         folder.write_text(folder.metrics, "".join(_lines_until(folder.metrics, step)))
         self._jsonl = folder.metrics.open("a", encoding="utf-8")
+        if not folder.events.is_dir() and (folder.events.exists() or folder.events.is_symlink()):
+            aside = folder.events.with_name(folder.events.name + ".invalid")
+            logger.warning("%s is no folder: it is now %s", folder.events, aside)
+            folder.events.rename(aside)
         self._events = tensorboardX.SummaryWriter(
             str(folder.events), purge_step=step + 1 if step else None, write_to_disk=True
         )
@@ -56,13 +60,14 @@ class MetricWriter:
 
 
 def _lines_until(path: Path, step: int) -> list[str]:
-    """The lines of steps up to `step`; a last line that a kill cut short is dropped."""
+    """The lines of steps up to `step`; one that a kill cut short, or damaged, is dropped."""
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.splitlines():
         try:
             if json.loads(line)["step"] <= step:
                 kept.append(line + "\n")
-        except (json.JSONDecodeError, KeyError):
+        except (ValueError, KeyError, TypeError):
             logger.warning("dropped an unreadable line of %s", path)
     return kept
 
@@ -105,7 +110,8 @@ class Console:
             f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {_duration(eta_s)}"
         )
         if self._bar:  # in 80 columns
-            text = f"epoch {epoch:.1f}  loss {metrics['train/loss']:.3f}  {rate}"
+            loss = metrics.get("train/loss", math.nan)
+            text = f"epoch {epoch:.1f}  loss {loss:.3f}  {rate}"
             self._bar.update(self._task, completed=step, description=text)
             return
         losses = "  ".join(

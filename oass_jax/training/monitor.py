@@ -2,7 +2,9 @@
 
 import collections
 import contextlib
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -10,23 +12,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from oass_jax.errors import DivergedError
 from oass_jax.training.metric_writer import Console, MetricWriter
 
-
-class DivergedError(Exception):
-    """A loss or gradient was not finite; one sentence that says where and what to try."""
-
-
-class StoppedError(Exception):
-    """The run was asked to stop and has saved its state.
-
-    Attributes:
-      status: exit status a shell expects of a process that ended by this signal.
-    """
-
-    def __init__(self, step: int, number: int):
-        super().__init__(f"stopped and saved at step {step}; the same command continues from there")
-        self.status = 128 + number
+MAX_SKIPPED = 3  # steps in a row that are not finite before the run stops
+_CHANCE = 0.98  # of the loss of predicting frequencies; what is above has learned nothing
 
 
 class Monitor:
@@ -48,6 +38,9 @@ class Monitor:
         batch_size: int,
         log_every: int,
         rates: dict[str, Callable[[int], jax.typing.ArrayLike]],
+        images_of: Callable[[int], list[str]],
+        chance_loss_fn: Callable[[], float],
+        unlogged: dict[str, Any] | None = None,
     ):
         """Starts the clock.
 
@@ -60,13 +53,23 @@ class Monitor:
           batch_size: over all devices.
           log_every: steps between two lines.
           rates: name -> schedule, logged with the losses.
+          images_of: step -> file names of its images, asked for where a run stops.
+          chance_loss_fn: gives `loss_cls` of a network that predicts each class by its frequency.
+          unlogged: from the attribute of that name, saved at `start`.
         """
         self._writer, self._console = writer, console
+        self._images_of, self._chance_loss_fn = images_of, chance_loss_fn
         self._total_steps, self._steps_per_epoch = total_steps, steps_per_epoch
         self._batch_size, self._log_every, self._rates = batch_size, log_every, rates
         self._pending: collections.deque[tuple[int, dict]] = collections.deque()
-        self._logged_step = start
-        self._restart_interval()
+        self._timed_step = start
+        self._unlogged = unlogged or _nothing_unlogged()
+        self._restart_clock()
+
+    @property
+    def unlogged(self) -> dict[str, Any]:
+        """What the next line will be made of, JSON-able; saved with the state after `settle`."""
+        return self._unlogged | {"sums": dict(self._unlogged["sums"])}
 
     def wait_for(self, batches: Iterator[Any]) -> Any:
         """Takes the next batch and counts the time it took."""
@@ -83,16 +86,16 @@ class Monitor:
           metrics: scalars, still on the device.
 
         Raises:
-          DivergedError: a fetched loss or gradient norm is not finite.
+          DivergedError: the fetched step is the last of too many in a row that were not finite.
         """
         self._pending.append((step, metrics))
         self._fetch(but=1)
 
     def settle(self) -> None:
-        """Waits for every step so far; afterwards its losses are known to be finite.
+        """Waits for every step so far and fetches its metrics.
 
         Raises:
-          DivergedError: one is not.
+          DivergedError: as `add`.
         """
         self._fetch(but=0)
 
@@ -100,8 +103,7 @@ class Monitor:
         while len(self._pending) > but:
             step, metrics = self._pending.popleft()
             metrics = {name: float(x) for name, x in jax.device_get(metrics).items()}
-            _require_finite(step, metrics)
-            self._interval.append(metrics)
+            self._count(step, metrics)
             if step % self._log_every == 0 or step == self._total_steps:
                 self._log(step)
 
@@ -112,15 +114,37 @@ class Monitor:
         yield
         self._paused_s += time.perf_counter() - began
 
+    def _count(self, step: int, metrics: dict[str, float]) -> None:
+        seen = self._unlogged
+        if not metrics.pop("skipped", 0.0):
+            seen["skipped_in_a_row"] = 0
+            seen["steps"] += 1
+            for name, value in metrics.items():
+                seen["sums"][name] = seen["sums"].get(name, 0.0) + value
+            return
+        seen["skipped"] += 1
+        seen["skipped_in_a_row"] += 1
+        bad = ", ".join(name for name, value in metrics.items() if not np.isfinite(value))
+        what = f"not finite: {bad or 'running statistics'}"
+        self._console.say(f"step {step} was skipped, {what}")
+        if seen["skipped_in_a_row"] == MAX_SKIPPED:
+            names = self._images_of(step)
+            listed = ", ".join(names[:8]) + f" and {len(names) - 8} more" * (len(names) > 8)
+            raise DivergedError(
+                f"{MAX_SKIPPED} steps in a row were skipped, the last was {step} ({what}) with the "
+                f"images {listed}: try smaller learning rates or loss weights, or look at these "
+                "images"
+            )
+
     def _log(self, step: int) -> None:
         elapsed = max(time.perf_counter() - self._began - self._paused_s, 1e-9)
-        steps = step - self._logged_step
-        names = self._interval[0]
-        metrics = {f"train/{n}": float(np.mean([m[n] for m in self._interval])) for n in names}
+        steps, seen = step - self._timed_step, self._unlogged
+        metrics = {f"train/{name}": total / seen["steps"] for name, total in seen["sums"].items()}
         # The rate of the last step logged, which had seen one step less.
         metrics |= {f"train/{n}": float(rate(step - 1)) for n, rate in self._rates.items()}
         epoch = step / self._steps_per_epoch
         metrics |= {
+            "train/skipped_steps": float(seen["skipped"]),
             "train/epoch": epoch,
             "perf/images_per_sec": steps * self._batch_size / elapsed,
             "perf/input_wait": min(self._input_s / elapsed, 1.0),
@@ -128,28 +152,36 @@ class Monitor:
         self._writer.write(step, metrics)
         eta_s = (self._total_steps - step) * elapsed / steps
         self._console.progress(step, metrics, epoch=epoch, eta_s=eta_s)
-        self._logged_step = step
-        self._restart_interval()
+        if epoch - self._log_every / self._steps_per_epoch < 1 <= epoch:
+            self._warn_of_chance(metrics.get("train/loss_cls", 0.0))
+        self._timed_step = step
+        self._unlogged = _nothing_unlogged() | {"skipped_in_a_row": seen["skipped_in_a_row"]}
+        self._restart_clock()
 
-    def _restart_interval(self) -> None:
+    def _warn_of_chance(self, loss_cls: float) -> None:
+        """Warns, on the first line after the first epoch, of a network that has learned nothing."""
+        chance_loss = self._chance_loss_fn()
+        if loss_cls > _CHANCE * chance_loss:
+            self._console.say(
+                f"warning: after the first epoch loss_cls is {loss_cls:.4f}; predicting each class "
+                f"by its frequency gives {chance_loss:.4f}: the learning rates may be too small or "
+                "too large, or the labels those of other images"
+            )
+
+    def _restart_clock(self) -> None:
         self._began = time.perf_counter()
         self._paused_s = self._input_s = 0.0
-        self._interval: list[dict[str, float]] = []
 
 
-def _require_finite(step: int, metrics: dict[str, float]) -> None:
-    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-    if bad:
-        raise DivergedError(
-            f"{bad[0]} was not finite at step {step}; the last checkpoint is from before and is "
-            "good: try smaller learning rates or loss weights"
-        )
+def _nothing_unlogged() -> dict[str, Any]:
+    return {"steps": 0, "sums": {}, "skipped": 0, "skipped_in_a_row": 0}
 
 
 class StopRequest:
     """Turns the first SIGTERM or SIGINT into a request to save and stop; a second stops at once.
 
-    Only in runs of one process: several must agree on the step.
+    The request is answered in a line at once, even while XLA compiles. Only in runs of one process:
+    several must agree on the step.
 
     Attributes:
       number: of the signal that was received, 0 without one.
@@ -157,20 +189,46 @@ class StopRequest:
 
     _signals = (signal.SIGTERM, signal.SIGINT)
 
+    def __init__(self, say: Callable[[str], None]):
+        """Changes nothing yet.
+
+        Args:
+          say: prints a line; called from another thread.
+        """
+        self._say = say
+
     def __enter__(self) -> "StopRequest":
         self.number = 0
-        self._former = {}
+        self._previous = {}
         if jax.process_count() == 1:
-            self._former = {number: signal.getsignal(number) for number in self._signals}
+            # Python runs a handler when C++ returns, which compiling takes minutes to do; the
+            # number of the signal is in this pipe at once.
+            self._reader, self._pipe = os.pipe()
+            os.set_blocking(self._pipe, False)
+            self._previous_fd = signal.set_wakeup_fd(self._pipe, warn_on_full_buffer=False)
+            threading.Thread(target=self._answer, daemon=True).start()
+            self._previous = {number: signal.getsignal(number) for number in self._signals}
             for number in self._signals:
                 signal.signal(number, self._request)
         return self
 
+    def _answer(self) -> None:
+        with open(self._reader, "rb", buffering=0) as pipe:
+            answered = False
+            while received := pipe.read(1):
+                if received[0] in self._signals and not answered:
+                    name = signal.Signals(received[0]).name
+                    self._say(f"{name}: saves after this step, then stops; once more stops now")
+                    answered = True
+
     def _request(self, number: int, frame: Any) -> None:
         del frame
         self.number = number
-        signal.signal(number, self._former[number])
+        signal.signal(number, self._previous[number])
 
     def __exit__(self, *exc_info: Any) -> None:
-        for number, handler in self._former.items():
+        for number, handler in self._previous.items():
             signal.signal(number, handler)
+        if self._previous:
+            signal.set_wakeup_fd(self._previous_fd)
+            os.close(self._pipe)

@@ -9,7 +9,7 @@ import optax
 
 from oass_jax.image import augment
 from oass_jax.model.network import Network
-from oass_jax.run.state import TrainState, ema_update
+from oass_jax.run.state import TrainState, all_finite, ema_update
 from oass_jax.training import losses
 from oass_jax.training.method import Method, Views
 from oass_jax.training.microbatch import mean_gradient
@@ -32,6 +32,9 @@ def train_step(
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: augment, losses, gradient, optimiser, EMA.
 
+    If a loss, the gradient or a running statistic is not finite, the whole state but its step
+    stays what it was.
+
     Under `jax.jit` with a batch sharded over devices it computes what one device would:
     BatchNorm's statistics are those of the whole batch, and each image draws from its own key.
 
@@ -49,7 +52,8 @@ def train_step(
       num_microbatches: see `microbatch.mean_gradient`.
 
     Returns:
-      The next state and float32 scalars: the losses, their weights and the gradient's norm.
+      The next state and float32 scalars: the losses, their weights, the gradient's norm, and
+      `skipped`, 1 where the step was not taken.
     """
     rng = jax.random.fold_in(state.rng, state.step)
     rng = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(batch["image"].shape[0]))
@@ -78,7 +82,10 @@ def train_step(
     if method.teacher == "ema":
         teacher = ema_update(state.teacher, new_state, state.step, method.ema_decay)
         new_state = new_state.replace(teacher=teacher)
-    return new_state, metrics
+    taken = all_finite((metrics, batch_stats))
+    kept = state.replace(step=new_state.step)
+    new_state = jax.tree.map(functools.partial(jnp.where, taken), new_state, kept)
+    return new_state, metrics | {"skipped": 1.0 - taken}
 
 
 def total_loss(

@@ -1,3 +1,4 @@
+import json
 import shutil
 
 import jax
@@ -43,7 +44,7 @@ def save(checkpoints, *steps, val_map=None):
 def restore(checkpoints, fingerprint=INPUT, tree=None):
     tree = state(0) if tree is None else tree
     steps = checkpoints.steps()[::-1]
-    return checkpoints.restore(like(tree), steps=steps, fingerprint=fingerprint)
+    return checkpoints.restore(like(tree), steps=steps, fingerprint=fingerprint)[:2]
 
 
 def test_restores_the_last(checkpoints):
@@ -97,7 +98,8 @@ def test_walks_back_over_a_flipped_bit(tmp_path, checkpoints):
     restored, step = restore(checkpoints)
     assert step == 1
     assert (np.asarray(restored[MODEL]["params"]["w"]) == 1).all()
-    save(checkpoints, 2)  # the run comes by again, and mends it
+    assert checkpoints.steps() == [1]  # what is damaged is removed,
+    save(checkpoints, 2)  # until the run comes by again
     assert restore(checkpoints)[1] == 2
 
 
@@ -128,6 +130,80 @@ def test_a_damaged_checkpoint_is_replaced_though_a_later_one_is_there(tmp_path, 
     assert restore(checkpoints)[1] == 1
     save(checkpoints, 2)
     assert restore(checkpoints)[1] == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda record: record["leaves"][MODEL]["['params']['w']"][0].reverse(),
+        lambda record: record["leaves"][MODEL]["['params']['w']"][0].append(1),
+        lambda record: record["input"].update(seed=1),
+        lambda record: record.update(val_map=99.0),
+        lambda record: record.pop("checksum"),
+        lambda record: record.clear(),
+    ],
+)
+def test_walks_back_over_a_record_that_was_altered(change, tmp_path, checkpoints):
+    save(checkpoints, 1, 2, val_map=50.0)
+    path = tmp_path / "checkpoints" / "2" / "record" / "metadata"
+    record = json.loads(path.read_text())
+    record["leaves"][MODEL]["['params']['w']"][0] = [32, 128]
+    change(record)
+    path.write_text(json.dumps(record))
+    assert checkpoints.best_step() == 1
+    assert restore(checkpoints)[1] == 1
+
+
+@pytest.mark.parametrize("text", [b"", b"\xff\xfe", b"[1, 2]", b"null", b"{"])
+def test_walks_back_over_a_record_that_is_none(text, tmp_path, checkpoints):
+    save(checkpoints, 1, 2)
+    (tmp_path / "checkpoints" / "2" / "record" / "metadata").write_bytes(text)
+    assert restore(checkpoints)[1] == 1
+
+
+def test_walks_back_over_folders_that_were_exchanged(tmp_path, checkpoints):
+    save(checkpoints, 1, 2, 3)
+    folder = tmp_path / "checkpoints"
+    (folder / "2").rename(folder / "x")
+    (folder / "3").rename(folder / "2")
+    (folder / "x").rename(folder / "3")
+    with pytest.raises(UserError, match=r"none of the checkpoints \[3, 2\]"):
+        restore(checkpoints)
+
+
+def test_walks_back_over_numbers_that_are_not_finite(checkpoints):
+    save(checkpoints, 1)
+    bad = state(2)
+    bad[MODEL]["params"]["w"] = bad[MODEL]["params"]["w"].at[3, 5].set(jnp.inf)
+    checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
+    checkpoints.wait()
+    assert restore(checkpoints)[1] == 1
+
+
+@pytest.mark.parametrize("kind", ["file", "broken link"])
+def test_a_folder_that_is_none_is_reported(kind, tmp_path):
+    path = tmp_path / "checkpoints"
+    path.write_text("") if kind == "file" else path.symlink_to(tmp_path / "nothing")
+    with pytest.raises(UserError, match="checkpoints is no folder: move it away"):
+        Checkpoints(path, keep_last=1)
+
+
+def test_what_is_not_logged_yet_is_kept(checkpoints):
+    unlogged = {"steps": 3, "sums": {"loss": 0.1 + 0.2}}
+    save(checkpoints, 1)
+    checkpoints.save(state(2), step=2, fingerprint=INPUT, val_map=None, unlogged=unlogged)
+    checkpoints.wait()
+    found = checkpoints.restore(like(state(0)), steps=[2], fingerprint=INPUT)
+    assert found.unlogged == unlogged
+
+
+def test_a_full_disk_is_reported_in_a_line(checkpoints, monkeypatch):
+    def save_fn(*args, **kwargs):
+        raise ValueError("RESOURCE_EXHAUSTED: No space left on device\nand 457 lines more")
+
+    monkeypatch.setattr(checkpoints._manager, "save", save_fn)
+    with pytest.raises(UserError, match=r"could not be written to .*_EXHAUSTED: No space"):
+        save(checkpoints, 1)
 
 
 def test_walks_back_over_missing_files(tmp_path, checkpoints):

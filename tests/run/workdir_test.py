@@ -1,9 +1,14 @@
 import json
+import os
+import platform
+import re
+import sys
 
 import pytest
 
 from oass_jax.errors import UserError
 from oass_jax.run.workdir import Workdir
+from tests.commands import run
 
 CONFIG = {"batch_size": 4, "loss": {"alpha_p": 0.5}, "augment": {"long_side_px": (3, 4)}}
 
@@ -40,7 +45,7 @@ def test_starts_that_come_to_nothing_are_told(tmp_path):
 def test_a_readme_gathers_every_evaluation(tmp_path):
     Workdir(tmp_path).write_readme(title="t")
     assert "Not evaluated yet." in (tmp_path / "README.md").read_text()
-    summary = {"map": 91.5, "map_voc": 92.0, "num_images": 3, "weights": "ema", "step": 2}
+    summary = {"map": 91.5, "map_voc": 92.0, "num_images": 3, "weights": "ema", "step": 2, "ap": {}}
     folder = Workdir(tmp_path)
     path = folder.evaluation("voc/2012", "val") / "summary.json"
     folder.write_json(path, summary | {"image_px": 448})
@@ -49,10 +54,71 @@ def test_a_readme_gathers_every_evaluation(tmp_path):
     assert "voc-2012_val: mAP 91.50, 92.00 by VOC's formula, over 3 images at 448 px" in text
 
 
-def test_a_workdir_that_cannot_be_written_is_told(tmp_path):
+def test_a_workdir_that_cannot_be_written_is_reported(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="choose another --workdir"):
-        Workdir(tmp_path / "file" / "run").create()
+    with (
+        pytest.raises(UserError, match="choose another --workdir"),
+        Workdir(tmp_path / "file" / "run").locked(),
+    ):
+        pass
+
+
+def test_a_second_run_is_refused_until_the_first_has_ended(tmp_path):
+    with Workdir(tmp_path).locked():
+        told = f"another run is in {tmp_path}: process {os.getpid()} on {platform.node()}"
+        with pytest.raises(UserError, match=re.escape(told)), Workdir(tmp_path).locked():
+            pass
+        Workdir(tmp_path, writes=False).locked().__enter__()  # another process of the same run
+    with Workdir(tmp_path).locked():
+        pass
+
+
+def test_the_lock_goes_with_the_process(tmp_path):
+    code = f"""
+import os
+from pathlib import Path
+from oass_jax.run.workdir import Workdir
+with Workdir(Path({str(tmp_path)!r})).locked():
+    os.kill(os.getpid(), 9)
+"""
+    assert run([sys.executable, "-c", code], os.environ).returncode == -9
+    with Workdir(tmp_path).locked():
+        pass
+
+
+@pytest.mark.parametrize("name", ["README.md", "classes.txt", "thesis.tex"])
+def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with (
+        pytest.raises(UserError, match="is not empty and holds no run"),
+        Workdir(tmp_path).locked(),
+    ):
+        pass
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_run_that_was_killed_before_its_first_file_can_start_again(tmp_path):
+    folder = Workdir(tmp_path)
+    folder.checkpoints.mkdir()
+    for _ in range(2):
+        with folder.locked():
+            pass
+
+
+@pytest.mark.parametrize("data", [b"", b"\xff\xfe{}", b"[1]", b"null", b"{", b'{"starts": 3}'])
+def test_a_damaged_file_does_not_stop_a_start(tmp_path, data):
+    assert start(tmp_path, step=0) == []
+    folder = Workdir(tmp_path)
+    summary = folder.evaluation("voc/2012", "val") / "summary.json"
+    folder.write_bytes(summary, data)
+    for path in (folder.config, folder.env):
+        path.write_bytes(data)
+    start(tmp_path, step=0)
+    folder.write_end()
+    folder.write_readme(title="t")
+    assert json.loads(folder.config.read_text()) == json.loads(json.dumps(CONFIG))
+    (begun,) = json.loads(folder.env.read_text())["starts"]
+    assert begun["end"]
 
 
 def test_an_empty_folder_holds_no_run(tmp_path):
@@ -62,7 +128,7 @@ def test_an_empty_folder_holds_no_run(tmp_path):
 
 def test_a_process_that_does_not_write_leaves_nothing(tmp_path):
     folder = Workdir(tmp_path / "run", writes=False)
-    folder.create()
+    folder.root.mkdir()
     assert (
         folder.write_start(
             step=0, config=CONFIG, class_names=("cat",), devices=["cpu"], num_processes=2

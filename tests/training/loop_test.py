@@ -19,7 +19,17 @@ from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import loop, monitor
 from oass_jax.training.metric_writer import Console, MetricWriter
-from tests.commands import COMMAND, call, environment, leaves, losses, prepare_digits, rows, words
+from tests.commands import (
+    COMMAND,
+    call,
+    complete_checkpoints,
+    environment,
+    leaves,
+    losses,
+    prepare_digits,
+    rows,
+    words,
+)
 from tests.commands import run as run_process
 
 STEPS = 6
@@ -246,6 +256,8 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
         batch_size=1,
         log_every=100,
         rates={},
+        images_of=None,
+        chance_loss_fn=None,
     )
     with pytest.raises(UserError, match=r"x\.jpg"):
         loop._loop(
@@ -254,6 +266,7 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
             batches(),
             train_fn=lambda state, batch: (State(state.step + 1), {"loss": 1.0}),
             monitor=watched,
+            stop=monitor.StopRequest(print),
             evaluate_fn=lambda state, step: 0.0,
             save_fn=lambda state, step, val_map: saved.append((state.step, step, val_map)),
         )
@@ -261,16 +274,25 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
     assert saved == [(7, 7, None)]
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_good_checkpoint(data_dir, tmp_path):
+def test_losses_that_are_not_finite_stop_a_run_and_are_never_saved(data_dir, tmp_path):
     changes = [
         "--config.optimizer.encoder_learning_rate=1e30",
         "--config.optimizer.head_learning_rate=1e30",
         "--config.checkpoint.every_steps=1",
     ]
+    evaluated = call(words(data_dir, tmp_path / "evaluated", *changes))
+    assert evaluated.returncode == 71
+    assert "what the network of step 3 predicts is not finite; the last" in evaluated.stderr
+    tmp_path /= "run"
+    changes += ["--config.eval.every_epochs=2"]
     done = call(words(data_dir, tmp_path, *changes))
-    assert done.returncode == 1
+    assert done.returncode == 71
     (line,) = done.stderr.splitlines()
-    step = int(re.search(r"was not finite at step (\d+); the last checkpoint", line)[1])
-    saved = sorted(int(p.name) for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit())
-    assert saved
-    assert saved[-1] == step - 1
+    step = int(re.search(r"3 steps in a row were skipped, the last was (\d+) ", line)[1])
+    assert re.search(r"with the images \S+, .* and 8 more: ", line)
+    assert f"the last checkpoint is of step {step - 1}" in line
+    assert complete_checkpoints(tmp_path)[-1] == step - 1
+    first, last = (leaves(tmp_path, saved)["model"] for saved in complete_checkpoints(tmp_path))
+    assert first == last  # nothing of the skipped steps is in it
+    again = call(words(data_dir, tmp_path, *changes))
+    assert (again.returncode, again.stderr) == (71, done.stderr)

@@ -37,7 +37,7 @@ def writer(tmp_path):
     writer.close()
 
 
-def monitor(writer, log_every=2):
+def monitor(writer, log_every=2, **changes):
     return Monitor(
         writer,
         Console(step=0, total_steps=6, quiet=False),
@@ -47,6 +47,9 @@ def monitor(writer, log_every=2):
         batch_size=8,
         log_every=log_every,
         rates={"learning_rate": lambda step: 0.1 * step},
+        images_of=lambda step: [f"{step}_{i}.jpg" for i in range(10)],
+        chance_loss_fn=lambda: 1.0,
+        **changes,
     )
 
 
@@ -84,6 +87,8 @@ def test_rates_are_those_of_the_time_since_the_last_line_without_pauses(monkeypa
         batch_size=8,
         log_every=2,
         rates={},
+        images_of=None,
+        chance_loss_fn=lambda: 1.0,
     )
 
     def batches():
@@ -108,12 +113,59 @@ def test_rates_are_those_of_the_time_since_the_last_line_without_pauses(monkeypa
     ]
 
 
-def test_monitor_stops_at_the_first_loss_that_is_not_finite(writer):
+NAN = {"loss": float("nan"), "loss_cls": 0.5, "skipped": 1.0}
+
+
+def test_skipped_steps_are_counted_and_not_averaged(tmp_path, writer, capsys):
     watched = monitor(writer)
-    watched.add(1, {"loss": 1.0})
-    watched.add(2, {"loss": float("nan")})
-    with pytest.raises(DivergedError, match="loss was not finite at step 2"):
-        watched.settle()
+    for step, metrics in enumerate([{"loss": 3.0}, NAN, NAN, {"loss": 4.0}, NAN, NAN], start=1):
+        watched.add(step, {"skipped": 0.0} | metrics)
+    watched.settle()
+    rows = lines(tmp_path)
+    assert [row["train/skipped_steps"] for row in rows] == [1, 1, 2]
+    assert [row.get("train/loss") for row in rows] == [3.0, 4.0, None]
+    assert "step 2 was skipped, not finite: loss\n" in capsys.readouterr().out
+
+
+def test_three_skipped_steps_in_a_row_stop_the_run(tmp_path, writer):
+    watched = monitor(writer, log_every=1)
+    watched.add(1, NAN)
+    watched.add(2, NAN)
+    watched.settle()
+    again = monitor(writer, log_every=1, unlogged=watched.unlogged)
+    again.add(3, NAN)
+    with pytest.raises(DivergedError) as error:
+        again.settle()
+    images = ", ".join(f"3_{i}.jpg" for i in range(8))
+    assert f"the last was 3 (not finite: loss) with the images {images} and 2 more" in str(
+        error.value
+    )
+
+
+def test_a_resumed_interval_ends_as_if_it_had_not_been_interrupted(tmp_path, writer):
+    losses = [0.1, 0.2, 0.3, 0.7, 0.9, 0.4]
+    watched = monitor(writer, log_every=6)
+    for step, loss in enumerate(losses, start=1):
+        watched.add(step, {"loss": loss})
+        if step == 4:
+            watched.settle()
+            saved = json.loads(json.dumps(watched.unlogged))
+    watched.settle()
+    again = monitor(writer, log_every=6, unlogged=saved)
+    for step in (5, 6):
+        again.add(step, {"loss": losses[step - 1]})
+    again.settle()
+    first, second = lines(tmp_path)
+    assert second["train/loss"] == first["train/loss"] == pytest.approx(2.6 / 6)
+
+
+@pytest.mark.parametrize(("loss_cls", "warned"), [(0.99, True), (0.9, False)])
+def test_a_network_that_learns_nothing_is_reported_once(writer, capsys, loss_cls, warned):
+    watched = monitor(writer)  # three steps are an epoch, a line is two
+    for step in range(1, 7):
+        watched.add(step, {"loss": 1.0, "loss_cls": loss_cls})
+    watched.settle()
+    assert capsys.readouterr().out.count("warning: after the first epoch") == warned
 
 
 def test_a_pipe_gets_plain_lines(writer, capsys):

@@ -1,10 +1,13 @@
 """Signals; what a monitor writes is in `metric_writer_test`."""
 
+import os
+import queue
 import signal
 
 import pytest
 
-from oass_jax.training.monitor import StoppedError, StopRequest
+from oass_jax.errors import StoppedError
+from oass_jax.training.monitor import StopRequest
 
 
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
@@ -18,23 +21,26 @@ def received(request):
 
 def test_the_first_signal_is_a_request_and_the_second_does_what_it_always_did(received):
     number, calls = received
-    with StopRequest() as stop:
+    answers = queue.Queue()
+    with StopRequest(answers.put) as stop:
         assert stop.number == 0
         signal.raise_signal(number)
         assert stop.number == number
         assert calls == []
+        assert answers.get(timeout=600).startswith(f"{number.name}: saves after this step")
         signal.raise_signal(number)
         assert calls == [number]
+    assert answers.empty()
 
 
 def test_afterwards_signals_do_what_they_did_before(received):
     number, calls = received
-    with StopRequest() as stop:
+    with StopRequest(print) as stop:
         pass
     signal.raise_signal(number)
     assert stop.number == 0
     assert calls == [number]
 
 
-def test_a_stopped_run_has_the_status_of_its_signal():
-    assert StoppedError(7, signal.SIGTERM).status == 143
+def test_a_stopped_run_has_the_status_of_a_temporary_failure():
+    assert StoppedError(7).status == os.EX_TEMPFAIL

@@ -121,7 +121,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_bit_for_bit(finished, killed):
     assert leaves(folder, STEPS) == leaves(finished[0], STEPS)
     # Every step is there once, with the same losses.
     assert [step for step, _ in losses(folder)] == list(range(1, STEPS + 1))
-    assert losses(folder) == losses(finished[0])
+    assert without_rates(folder) == without_rates(finished[0])
 
 
 def test_a_killed_run_continues_from_its_last_complete_checkpoint(killed):
@@ -206,7 +206,7 @@ def test_sigterm_saves_and_the_same_command_continues(data_dir, home, tmp_path, 
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate()
-    assert process.returncode == 128 + signal.SIGTERM
+    assert process.returncode == 75
     step = int(re.search(r"stopped and saved at step (\d+)", out)[1])
     assert complete_checkpoints(tmp_path) == [step]
     assert [s for s, _ in losses(tmp_path)] == list(range(1, step + 1))
@@ -220,7 +220,7 @@ def test_sigterm_saves_and_the_same_command_continues(data_dir, home, tmp_path, 
     monkeypatch.setattr(monitor.Monitor, "add", add_and_stop)
     handler = signal.getsignal(signal.SIGTERM)
     again = call(given, devices=2)
-    assert again.returncode == 128 + signal.SIGTERM, again.stderr
+    assert again.returncode == 75, again.stderr
     assert f"resumed from the checkpoint of step {step}\n" in again.stdout
     assert f"stopped and saved at step {step + 1};" in again.stdout
     assert [s for s, _ in losses(tmp_path)] == list(range(1, step + 2))
