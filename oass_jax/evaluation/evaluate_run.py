@@ -6,6 +6,7 @@ from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.run import build
+from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.workdir import Workdir
 
@@ -21,8 +22,12 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
       UserError: there is no such run or checkpoint, or the data set has other classes.
     """
     run = _open(config, folder)
-    evaluator = Evaluator(config, run.network, run.mesh, run.class_names)
-    evaluation, _ = evaluator(run.model, run.step)
+    console = Console(quiet=not folder.writes)
+    try:
+        evaluator = Evaluator(config, run.network, run.mesh, run.class_names, console)
+        evaluation, _ = evaluator(run.model, run.step)
+    finally:
+        console.close()
     score_files.write(folder, evaluation)
     folder.write_readme(title=build.title(config))
     if folder.writes:

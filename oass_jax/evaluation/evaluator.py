@@ -16,6 +16,7 @@ from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
+from oass_jax.run.console import Console
 from oass_jax.run.state import networks
 
 # Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
@@ -26,14 +27,19 @@ class Evaluator:
     """Evaluates a model on the split that `config.eval` names."""
 
     def __init__(
-        self, config: ConfigDict, network: Network, mesh: Mesh, class_names: tuple[str, ...]
+        self,
+        config: ConfigDict,
+        network: Network,
+        mesh: Mesh,
+        class_names: tuple[str, ...],
+        console: Console,
     ):
         """Opens the split, which is then `split`.
 
         Raises:
           UserError: no such split, or it has other classes; or the batch cannot be split evenly.
         """
-        self._config, self._mesh = config, mesh
+        self._config, self._mesh, self._console = config, mesh, console
         self.split = open_split(config, config.eval.split, class_names, mesh)
         self._predict_fn = create_predict_fn(config, network, mesh)
 
@@ -56,7 +62,13 @@ class Evaluator:
         predict_fn = functools.partial(self._predict_fn, networks(model))
         batches = read_batches(self._config, self.split)
         on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
-        predictions = predict.predict(predict_fn, on_device)
+        shown = self._console.track(
+            on_device,
+            activity="evaluating",
+            num_images=len(self.split),
+            batch_size=config.batch_size,
+        )
+        predictions = predict.predict(predict_fn, shown)
         chosen = {
             name: predict.choose(scores, config.logits)
             for name, scores in predictions.scores.items()

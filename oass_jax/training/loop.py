@@ -1,5 +1,6 @@
 """train_and_evaluate: restore, step, evaluate, save."""
 
+import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
+from oass_jax.run.console import Console
 from oass_jax.run.state import TrainState, all_finite, create_state
 from oass_jax.run.workdir import Workdir
 from oass_jax.training.build import (
@@ -28,7 +30,7 @@ from oass_jax.training.build import (
     create_schedule,
     create_train_fn,
 )
-from oass_jax.training.metric_writer import Console, MetricWriter
+from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor, StopRequest
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -64,7 +66,8 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     build.create_encoder(config)  # what it refuses is reported before anything is written or read
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
-    evaluator = Evaluator(config, network, mesh, split.class_names)
+    console = Console(quiet=not folder.writes)
+    evaluator = Evaluator(config, network, mesh, split.class_names, console)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluator.split, "eval.split")
     schedule = create_schedule(config, len(split))
@@ -82,9 +85,9 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
         devices=[device.device_kind for device in jax.devices()],
         num_processes=jax.process_count(),
     )
-    console = Console(step=start, total_steps=schedule.total_steps, quiet=not folder.writes)
-    for note in notes:
-        console.say(note)
+    for line in _about(config, folder, split, evaluator.split, schedule, state, mesh) + notes:
+        console.say(line)
+    console.begin(step=start, total_steps=schedule.total_steps)
     writer = MetricWriter(folder, step=start)
     monitor = Monitor(
         writer,
@@ -152,7 +155,8 @@ def _loop(
                 if step > start:
                     save_fn(state, step=step - 1, val_map=None)
                 raise
-            state, metrics = train_fn(state, batch)
+            with monitor.compiling() if step == start else contextlib.nullcontext():
+                state, metrics = train_fn(state, batch)
             monitor.add(step, metrics)
             stops, evaluates = stop.number, step in schedule.eval_steps
             if stops or evaluates or step % schedule.save_every == 0:
@@ -277,6 +281,28 @@ def _host_batches(
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+
+
+def _about(
+    config: ConfigDict,
+    folder: Workdir,
+    split: pipeline.Split,
+    eval_split: pipeline.Split,
+    schedule: Schedule,
+    state: TrainState,
+    mesh: Mesh,
+) -> list[str]:
+    """What is about to happen, in lines."""
+    num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
+    return [
+        f"{build.title(config)}; {num_parameters / 1e6:.1f} million parameters",
+        f"{mesh.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es)",
+        f"trains on {split.name} {split.split}: {len(split):,} images of "
+        f"{len(split.class_names)} classes, {schedule.steps_per_epoch:.1f} steps an epoch, "
+        f"{schedule.total_steps:,} in all",
+        f"evaluates on {eval_split.name} {eval_split.split}: {len(eval_split):,} images",
+        f"writes to {folder.root}",
+    ]
 
 
 def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str]:

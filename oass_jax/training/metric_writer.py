@@ -1,12 +1,10 @@
-"""Where the numbers of a run go: metrics.jsonl, TensorBoard events and the console."""
+"""Where the numbers of a run go: metrics.jsonl and TensorBoard events."""
 
 import json
 import logging
 import math
 from pathlib import Path
 
-import rich.console
-import rich.progress
 import tensorboardX
 
 from oass_jax.run.workdir import Workdir
@@ -70,71 +68,3 @@ def _lines_until(path: Path, step: int) -> list[str]:
         except (ValueError, KeyError, TypeError):
             logger.warning("dropped an unreadable line of %s", path)
     return kept
-
-
-class Console:
-    """Progress for a person: one bar on a terminal, plain lines in a pipe, from process 0."""
-
-    def __init__(self, *, step: int, total_steps: int, quiet: bool):
-        """Starts the bar.
-
-        Args:
-          step: steps done so far.
-          total_steps: steps of the whole run.
-          quiet: print nothing, as every process of a run but the first.
-        """
-        self._total_steps = total_steps
-        self._console = rich.console.Console(quiet=quiet, highlight=False)
-        self._bar = None
-        if self._console.is_terminal:
-            columns = (
-                "{task.completed}/{task.total}",
-                rich.progress.BarColumn(12),
-                "{task.description}",
-            )
-            self._bar = rich.progress.Progress(*columns, console=self._console)
-            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
-            self._bar.start()
-
-    def progress(self, step: int, metrics: dict[str, float], *, epoch: float, eta_s: float) -> None:
-        """Shows the state of the training.
-
-        Args:
-          step: steps done.
-          metrics: the losses and rates as written to `metrics.jsonl`.
-          epoch: epochs done.
-          eta_s: seconds until the last step.
-        """
-        rate = (
-            f"{metrics['perf/images_per_sec']:.1f} images/s  "
-            f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {_duration(eta_s)}"
-        )
-        if self._bar:  # in 80 columns
-            loss = metrics.get("train/loss", math.nan)
-            text = f"epoch {epoch:.1f}  loss {loss:.3f}  {rate}"
-            self._bar.update(self._task, completed=step, description=text)
-            return
-        losses = "  ".join(
-            f"{name} {metrics[f'train/{name}']:.4f}"
-            for name in ("loss", "loss_cls", "loss_pcl", "loss_re")
-            if f"train/{name}" in metrics
-        )
-        self.say(
-            f"step {step}/{self._total_steps}  epoch {epoch:.2f}  {losses}  "
-            f"lr {metrics['train/learning_rate']:.2e}  {rate}"
-        )
-
-    def say(self, text: str) -> None:
-        """Prints lines above the bar, or plainly."""
-        # Not wrapped: a line in a pipe is a line.
-        self._console.print(text, markup=False, soft_wrap=True)
-
-    def close(self) -> None:
-        """Leaves the terminal as it was."""
-        if self._bar:
-            self._bar.stop()
-
-
-def _duration(seconds: float) -> str:
-    hours, minutes = divmod(int(seconds) // 60, 60)
-    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{int(seconds) % 60:02d}s"

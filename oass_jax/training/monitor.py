@@ -13,7 +13,8 @@ import jax
 import numpy as np
 
 from oass_jax.errors import DivergedError
-from oass_jax.training.metric_writer import Console, MetricWriter
+from oass_jax.run.console import Console
+from oass_jax.training.metric_writer import MetricWriter
 
 MAX_SKIPPED = 3  # steps in a row that are not finite before the run stops
 _CHANCE = 0.98  # of the loss of predicting frequencies; what is above has learned nothing
@@ -135,6 +136,13 @@ class Monitor:
                 f"images {listed}: try smaller learning rates or loss weights, or look at these "
                 "images"
             )
+
+    @contextlib.contextmanager
+    def compiling(self) -> Iterator[None]:
+        """Shows the time spent inside, and leaves it out of the rates."""
+        with self._console.clock("compiling the training step"):
+            yield
+        self._restart_clock()
 
     def _log(self, step: int) -> None:
         elapsed = max(time.perf_counter() - self._began - self._paused_s, 1e-9)

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import signal
 import sys
 from typing import NamedTuple
 
@@ -15,10 +16,11 @@ from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.evaluation import average_precision, score_files
 from oass_jax.run import build
+from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import loop, monitor
-from oass_jax.training.metric_writer import Console, MetricWriter
+from oass_jax.training.metric_writer import MetricWriter
 from tests.commands import (
     COMMAND,
     call,
@@ -137,6 +139,42 @@ def test_a_pipe_gets_a_line_each_step_and_the_table(finished):
     assert {"val/map_voc", "val/map_ema", "val/ap/zero"} <= set(rows(folder)[-1])
 
 
+def test_a_start_says_what_is_about_to_happen(finished):
+    folder, out = finished
+    for line in (
+        "resnet_tiny on digit_scenes, ema teacher, keypoint max; 0.5 million parameters",
+        "trains on digit_scenes train[:48]: 48 images of 10 classes, 3.0 steps an epoch, 6 in all",
+        "evaluates on digit_scenes val[:48]: 48 images",
+        f"writes to {folder}",
+    ):
+        assert f"{line}\n" in out
+    assert re.search(r"compiling the training step\ncompiling the training step took \d", out)
+
+
+def test_a_line_that_was_interrupted_is_that_of_the_whole_run(data_dir, tmp_path, monkeypatch):
+    """Stopped in the middle of what is averaged, where nothing is saved by itself."""
+    seldom = ("--config.log_every_steps=4", "--config.eval.every_epochs=2")
+    whole = call(words(data_dir, tmp_path / "whole", *seldom))
+    assert whole.returncode == 0, whole.stderr
+    add = monitor.Monitor.add
+
+    def add_and_stop(self, step, metrics):
+        add(self, step, metrics)
+        if step in (2, 3):
+            signal.raise_signal(signal.SIGTERM)
+
+    given = words(data_dir, tmp_path / "stopped", *seldom)
+    with monkeypatch.context() as patched:
+        patched.setattr(monitor.Monitor, "add", add_and_stop)
+        assert [call(given).returncode for _ in range(2)] == [75, 75]
+    assert call(given).returncode == 0
+    without_rates = [
+        [{k: v for k, v in row.items() if not k.startswith("perf/")} for row in rows(folder)]
+        for folder in (tmp_path / "whole", tmp_path / "stopped")
+    ]
+    assert without_rates[0] == without_rates[1]
+
+
 def test_a_finished_run_shows_its_result_again_and_changes_nothing(finished, data_dir):
     folder, _ = finished
     before = (folder / "metrics.jsonl").read_text()
@@ -249,7 +287,7 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
     writer = MetricWriter(Workdir(tmp_path), step=0)
     watched = monitor.Monitor(
         writer,
-        Console(step=4, total_steps=9, quiet=False),
+        Console(),
         start=4,
         total_steps=9,
         steps_per_epoch=9.0,

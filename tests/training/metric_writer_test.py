@@ -3,9 +3,11 @@ import types
 
 import pytest
 
+from oass_jax.errors import DivergedError
+from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
-from oass_jax.training.metric_writer import Console, MetricWriter
-from oass_jax.training.monitor import DivergedError, Monitor
+from oass_jax.training.metric_writer import MetricWriter
+from oass_jax.training.monitor import Monitor
 
 
 def lines(folder):
@@ -38,9 +40,11 @@ def writer(tmp_path):
 
 
 def monitor(writer, log_every=2, **changes):
+    console = Console()
+    console.begin(step=0, total_steps=6)
     return Monitor(
         writer,
-        Console(step=0, total_steps=6, quiet=False),
+        console,
         start=0,
         total_steps=6,
         steps_per_epoch=3.0,
