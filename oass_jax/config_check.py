@@ -11,7 +11,7 @@ from oass_jax import default_config
 from oass_jax.command_line import PREFIX
 from oass_jax.config_file import flatten
 from oass_jax.data import sources
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest, nearest_path
 from oass_jax.model import encoders
 
 # The words a field accepts, where it does not accept all; what is registered later counts, too.
@@ -92,5 +92,4 @@ def _check_paths(fields: Mapping[str, Any]) -> None:
         path = Path(fields[name]).expanduser()
         is_path = name != "model.pretrained" or path.suffix == ".safetensors"
         if str(path) != "." and is_path and not path.exists():
-            siblings = [str(p) for p in path.parent.glob("*")]
-            raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest(str(path), siblings)}")
+            raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest_path(path)}")

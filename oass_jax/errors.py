@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -40,3 +41,10 @@ def nearest(word: str, known: Iterable[str]) -> str:
     known = sorted(known)
     similar = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(known) or 'none'}"
+
+
+def nearest_path(path: Path) -> str:
+    """A hint for the message: what lies beside a path that there is not, if its name is similar."""
+    names = [sibling.name for sibling in path.parent.glob("*")]
+    similar = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
+    return f"did you mean {path.parent / similar[0]}?" if similar else "check the path"

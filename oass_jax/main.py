@@ -89,6 +89,8 @@ def main(argv: Sequence[str]) -> int:
     absl.logging.use_absl_handler()
     absl.logging.set_verbosity(absl.logging.ERROR)
     logging.getLogger("oass_jax").setLevel(logging.WARNING)
+    # Of a checkpoint that cannot be read orbax lets fail all other reads, each with a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     _keep_compiled_programs()
     import jax
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from oass_jax.config_file import flatten
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest_path
 from oass_jax.run.workdir import Workdir
 
 # What changes no result. `eval.weights` and the like are recorded by the evaluation itself.
@@ -87,8 +87,7 @@ def find(places: Iterable[Path]) -> list[Path]:
     found = {}
     for place in places:
         if not place.is_dir():
-            siblings = [str(path) for path in place.parent.glob("*") if path.is_dir()]
-            raise UserError(f"{place} is no folder: {nearest(str(place), siblings)}")
+            raise UserError(f"{place} is no folder: {nearest_path(place)}")
         try:
             workdirs = list(_search(place, levels=2))
         except OSError as error:

@@ -134,10 +134,9 @@ class Checkpoints:
         try:
             yield
         except Exception as error:  # orbax raises whatever its storage raised
-            what = str(error).strip().splitlines()[0] or type(error).__name__
             raise UserError(
-                f"a checkpoint could not be written to {self._folder}: {what[:200]}; make room "
-                "there: the same command continues from the last that is complete"
+                f"a checkpoint could not be written to {self._folder}: {_first_line(error)}; make "
+                "room there: the same command continues from the last that is complete"
             ) from error
 
     def close(self) -> None:
@@ -188,7 +187,7 @@ class Checkpoints:
                 wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             except Exception as error:  # orbax raises whatever its storage raised
-                logger.warning("checkpoint %d cannot be read: %s", step, error)
+                logger.warning("checkpoint %d cannot be read: %s", step, _first_line(error))
                 continue
             items = {name: restored[name] for name in like}
             if any(_leaves(items[n], checksum=True) != record["leaves"][n] for n in like):
@@ -211,6 +210,11 @@ class Checkpoints:
                 f"checkpoint {step} in {self._folder} was written by version 0.1, which "
                 "this version does not read: train again in another workdir, or install 0.1"
             )
+
+
+def _first_line(error: Exception) -> str:
+    # Some of orbax' go on with all they know of the array.
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _read_record(folder: Path, step: int) -> dict[str, Any] | None:

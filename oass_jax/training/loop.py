@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -52,11 +53,12 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
         try:
             _train_and_evaluate(config, folder)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            path = error.filename2 or error.filename or folder.root
+            if error.errno not in _NO_ROOM and folder.root not in Path(path).parents:
                 raise
             raise UserError(
-                f"{folder.root} cannot be written to: {error.strerror}; make room there: the same "
-                "command continues from the last checkpoint"
+                f"{path} cannot be written: {error.strerror}; make room for it: the same command "
+                "continues from the last checkpoint"
             ) from error
 
 

@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import signal
 import sys
 from typing import NamedTuple
@@ -334,3 +335,12 @@ def test_losses_that_are_not_finite_stop_a_run_and_are_never_saved(data_dir, tmp
     assert first == last  # nothing of the skipped steps is in it
     again = call(words(data_dir, tmp_path, *changes))
     assert (again.returncode, again.stderr) == (71, done.stderr)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "env.json"])
+def test_a_folder_in_the_place_of_a_file_is_reported(name, data_dir, finished, tmp_path):
+    shutil.copytree(finished[0], tmp_path / "run")
+    (tmp_path / "run" / name).unlink()
+    (tmp_path / "run" / name).mkdir()
+    done = call(words(data_dir, tmp_path / "run"))
+    require_mistake(done, f"{tmp_path}/run/{name} cannot be written: Is a directory")
