@@ -3,8 +3,6 @@
 import dataclasses
 import logging
 import sys
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -258,6 +256,7 @@ def _split_lists(
     lists = {split: devkit.ids(path) for split, path in _LISTS[year].items() if path in devkit}
     for path in train_aug_files:
         if path.suffix == ".txt":
+            voc_devkit.check_size(path.name, path.stat().st_size, archive=path.parent)
             ids = voc_devkit.parse_ids(path.read_bytes(), name=str(path))
         else:
             known = {"train", "val"} <= lists.keys()
@@ -284,17 +283,16 @@ def _read_sbd(archive: Path) -> set[str]:
     """The image ids of SBD's own train and val lists."""
     wanted = {f"benchmark_RELEASE/dataset/{split}.txt" for split in ("train", "val")}
     ids = set()
-    try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                path = str(PurePosixPath(member.name))
-                if path in wanted:
-                    ids |= set(voc_devkit.parse_ids(tar.extractfile(member).read(), name=path))
-                    wanted.remove(path)
-                if not wanted:
-                    return ids
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}): remove it and fetch it again") from error
-    raise UserError(
-        f"{archive} holds no {' and no '.join(sorted(wanted))}: it is not SBD's archive"
-    )
+    with voc_devkit.damage_reported(archive):
+        for member, file in voc_devkit.iterate_tar(archive, compressed=True):
+            path = str(PurePosixPath(member.name))
+            if path in wanted:
+                voc_devkit.check_size(path, member.size, archive=archive)
+                text = file.read(member.size)
+                ids |= set(voc_devkit.parse_ids(text, name=f"{path} of {archive}"))
+                wanted.remove(path)
+    if wanted:
+        raise UserError(
+            f"{archive} holds no {' and no '.join(sorted(wanted))}: it is not SBD's archive"
+        )
+    return ids

@@ -125,6 +125,35 @@ def test_an_archive_that_is_not_sbd_is_refused(voc_files, write_tar, manual_dir,
         opened(manual_dir, tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[:-20], "ended before"),
+        (lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], "CRC"),
+    ],
+    ids=["cut_short", "checksum"],
+)
+def test_a_damaged_sbd_archive_is_refused(
+    damage, reason, voc_files, write_tar, manual_dir, tmp_path
+):
+    write_tar(manual_dir / "x.tar", voc_files())
+    path = manual_dir / "benchmark.tgz"
+    sbd_archive(path, train=b"2011_000004\n", val=b"2011_000005\n", other=bytes(9_999))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"^{path} is damaged or cut short \(.*{reason}"):
+        opened(manual_dir, tmp_path)
+
+
+def test_a_huge_list_is_refused_unread(voc_files, write_tar, manual_dir, tmp_path):
+    write_tar(manual_dir / "x.tar", voc_files())
+    sbd_archive(manual_dir / "benchmark.tgz", train=bytes(3_000_000), val=b"")
+    with pytest.raises(UserError, match=r"dataset/train\.txt of .*benchmark\.tgz has 3,000,000 "):
+        opened(manual_dir, tmp_path)
+    (manual_dir / "train_aug.txt").write_bytes(bytes(3_000_000))
+    with pytest.raises(UserError, match=r"^train_aug\.txt of .* has 3,000,000 bytes"):
+        opened(manual_dir, tmp_path)
+
+
 @pytest.fixture
 def official_tar(voc_files, write_tar, manual_dir, monkeypatch):
     """A tiny tar that is taken for the official one, with counts to be given."""
