@@ -3,7 +3,7 @@
 import io
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from oass_jax.errors import UserError
 
@@ -33,7 +33,7 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
       Height and width of the stored pixels, and the EXIF orientation, 1 (upright) to 8.
 
     Raises:
-      UserError: no image, or one beyond the pixel budget.
+      UserError: no image, one beyond the pixel budget, or one of values without a known range.
     """
     try:
         image = _open(data)
@@ -45,7 +45,7 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
 def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
     """Decodes an image as a person sees it and shrinks it to fit a square.
 
-    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit and 1-bit
+    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit PNG and 1-bit
     images become 8-bit RGB over the same range; what is transparent becomes white.
 
     Args:
@@ -58,7 +58,8 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
       uint8 `[height, width, 3]`.
 
     Raises:
-      UserError: the file is no image, is damaged, or is beyond the pixel budget.
+      UserError: the file is no image, is damaged, is beyond the pixel budget, or has integers of
+        more than 8 bits or floats without a known range, as TIFF has.
     """
     try:
         image = _to_rgb(_upright(_open(data)))
@@ -123,6 +124,12 @@ def _open(data: bytes) -> Image.Image:
     # PIL itself only warns here, and only at a larger size.
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
+    # Only PNG defines which of these values is white; any other would become black or white.
+    if image.mode.startswith(("I", "F")) and image.format != "PNG":
+        raise ValueError(
+            f"the values of a {image.format} of mode {image.mode} have no known range: convert it "
+            f"to 8 bits"
+        )
     return image
 
 
@@ -164,4 +171,6 @@ def _shrink(image: Image.Image, fit_px: int) -> Image.Image:
 
 def _undecodable(name: str, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # whose message is of an object in memory
+        reason = f"it is none of {', '.join(_FORMATS)}, or damaged"
     return UserError(f"{name} cannot be decoded ({reason}); replace the file or take it out")

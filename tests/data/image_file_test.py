@@ -123,8 +123,18 @@ PHOTO = encoded(Image.fromarray(NOISE), "JPEG")
     "data", [b"", b"<html>", PHOTO[: len(PHOTO) // 2], b"%!PS-Adobe-3.0 EPSF-3.0\n"]
 )
 def test_a_damaged_file_names_itself(data):
-    with pytest.raises(UserError, match=r"^2007_000032\.jpg cannot be decoded \(.+\); replace"):
+    sentence = r"^2007_000032\.jpg cannot be decoded \([^<>]+\); replace"
+    with pytest.raises(UserError, match=sentence):
         decode_rgb(data, name="2007_000032.jpg", fit_px=32)
+
+
+@pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
+def test_values_without_a_known_range_are_refused(values):
+    data = encoded(Image.fromarray(np.array([[0, 1]], values)), "TIFF")
+    sentence = "^x cannot be decoded .*the values of a TIFF of mode [IF].* have no known range"
+    for read in (decoded, lambda data: read_header(data, name="x")):
+        with pytest.raises(UserError, match=sentence):
+            read(data)
 
 
 def test_a_gigantic_image_is_refused_before_it_is_decoded():

@@ -104,9 +104,9 @@ class Voc(SceneBuilder):
     counts of its splits are then verified. `train_aug` comes from `train_aug.txt` or SBD's
     `benchmark.tgz` in `manual_dir`; SBD is downloaded if neither is there and VOC is complete.
 
-    An image whose header cannot be read and an annotation that is not sound stop the preparation
-    with the file's name. Where a photograph has an EXIF orientation its boxes, which VOC gives in
-    stored pixels, are turned with it.
+    An image whose header cannot be read and an annotation that is missing or not sound stop the
+    preparation with the file's name. Where an image has an EXIF orientation its boxes, which VOC
+    gives in stored pixels, are turned with it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -192,6 +192,10 @@ class Voc(SceneBuilder):
         annotation = NO_OBJECTS
         if has_labels:
             path = f"Annotations/{image_id}.xml"
+            if path not in devkit:
+                raise UserError(
+                    f"{path} is missing: no tar holds the annotation of JPEGImages/{filename}"
+                )
             annotation = parse_annotation(
                 devkit.read(path),
                 name=path,

@@ -96,6 +96,14 @@ def test_a_damaged_file_stops_the_preparation_by_name(
     assert not list((tmp_path / "data" / "voc" / "2012").iterdir())
 
 
+def test_a_missing_annotation_is_reported_as_missing(voc_files, write_tar, manual_dir, tmp_path):
+    files = voc_files()
+    del files["Annotations/2011_000006.xml"]
+    write_tar(manual_dir / "x.tar", files)
+    with pytest.raises(UserError, match=r"^Annotations/2011_000006\.xml is missing"):
+        opened(manual_dir, tmp_path)
+
+
 def sbd_archive(path, **lists):
     with tarfile.open(path, "w:gz") as tar:
         for name, text in lists.items():
