@@ -1,9 +1,10 @@
 """Bytes of an image file -> the picture a person sees, as upright RGB, and its mask likewise."""
 
 import io
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from oass_jax.errors import UserError
 
@@ -11,13 +12,27 @@ from oass_jax.errors import UserError
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _MAX_PIXELS = 50_000_000
 _ORIENTATION_TAG = 0x0112
+# EXIF orientation -> how to turn the stored pixels upright. ImageOps.exif_transpose would also
+# write the EXIF data anew, which fails for what many cameras store.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What PIL raises on bytes that are no image, or a damaged one.
 _DECODE_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
+    TypeError,
     EOFError,
-    IndexError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
     Image.DecompressionBombError,
 )
 
@@ -139,7 +154,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -7,10 +7,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from oass_jax.data.image_file import read_header, turn_boxes
 from oass_jax.data.progress import report_progress
-from oass_jax.data.sources import voc_devkit
+from oass_jax.data.sources import flag, voc_devkit
 from oass_jax.data.sources.scene_builder import SceneBuilder, scene
 from oass_jax.data.sources.voc_annotation import NO_OBJECTS, parse_annotation
 from oass_jax.data.sources.voc_devkit import Devkit
@@ -24,6 +25,7 @@ _SBD_URL = (
 _SBD_FILE = "benchmark.tgz"
 _TRAIN_AUG_FILE = "train_aug.txt"
 _TRAIN_AUG_COUNT = 10_582
+_MAX_RETRIES = 4  # within three seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,7 +140,8 @@ class Voc(SceneBuilder):
         if not files:
             raise UserError(
                 f"{manual_dir} holds no uncompressed tar that begins with "
-                f"VOCdevkit/VOC{self._year}: put one there, or leave out manual_dir to download"
+                f"VOCdevkit/VOC{self._year}: put one there, or leave out {flag('manual_dir')} to "
+                f"download it"
             )
         return _fingerprints([*files, *self._train_aug_files(manual_dir)])
 
@@ -226,14 +229,16 @@ def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path | None:
 
 def _download(dl_manager: tfds.download.DownloadManager, urls: list[str]) -> list[Path]:
     print("downloading", *urls, file=sys.stderr, flush=True)
-    # tfds tries ten times, and urllib3 would tell of each.
+    # tfds has no argument for its ten attempts, which take four minutes without a network; and
+    # urllib3 would report each of them.
+    downloader.MAX_RETRIES = _MAX_RETRIES
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         return [Path(path) for path in dl_manager.download(urls)]
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(
             f"{' and '.join(urls)} could not be downloaded ({type(error).__name__}): fetch it in "
-            f"another way and give its folder as manual_dir"
+            f"another way and give its folder as {flag('manual_dir')}"
         ) from error
 
 

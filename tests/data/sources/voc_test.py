@@ -217,8 +217,19 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("tensorflow_datasets.download.DownloadManager.download", refuse)
-    with pytest.raises(UserError, match=r"VOCtest_06-Nov-2007\.tar could not be downloaded"):
+    sentence = r"VOCtest_06-Nov-2007\.tar could not be downloaded .* as --manual_dir \(of "
+    with pytest.raises(UserError, match=sentence):
         opened(None, tmp_path, name="voc/2007")
+
+
+def test_a_download_without_a_network_fails_soon(tmp_path, monkeypatch):
+    tar = dataclasses.replace(voc._OFFICIAL_TARS["2007"][0], url="http://127.0.0.1:9/x.tar")
+    monkeypatch.setitem(voc._OFFICIAL_TARS, "2007", (tar,))
+    seconds = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", seconds.append)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        opened(None, tmp_path, name="voc/2007")
+    assert 0 < sum(seconds) < 5
 
 
 def published_list(name):
