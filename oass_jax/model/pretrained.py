@@ -140,13 +140,14 @@ def _resolve(name_or_path: str) -> Path:
 
 
 def _download(repository: str) -> Path:
-    import huggingface_hub  # an HTTP client that local weights do without
+    import huggingface_hub.errors  # an HTTP client that local weights do without
 
     # It retries for half a minute, and would report each attempt in two lines.
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
-    except OSError as error:  # the hub's own errors and the network's are all of this type
+    # Its own errors are OSErrors, of an invalid name ValueErrors, and of a broken line HTTPErrors.
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         raise UserError(
             f"{repository} is no file here, and {HUB_FILE} of that repository could not be had "
             f"from the Hugging Face hub ({type(error).__name__}): check the name and the network, "

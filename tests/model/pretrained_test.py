@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 import flax.linen as nn
-import huggingface_hub
+import huggingface_hub.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -302,11 +302,19 @@ def test_a_hub_name_is_downloaded(variables, monkeypatch):
     assert not report.missing
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error(variables, monkeypatch):
-    def unreachable(*args):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+@pytest.mark.parametrize(
+    "error",
+    [
+        huggingface_hub.errors.LocalEntryNotFoundError("no network"),
+        huggingface_hub.errors.HFValidationError("invalid name"),
+        huggingface_hub.errors.HTTPError("connection closed"),
+    ],
+)
+def test_a_hub_that_does_not_deliver_is_an_error(variables, monkeypatch, error):
+    def fail(*args):
+        raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(UserError, match="check the name and the network"):
         load_pretrained("timm/resnet50.tv_in1k", variables)
 
