@@ -76,9 +76,14 @@ class Devkit:
         """The bytes of a file, empty if the tars do not hold it.
 
         Raises:
-          UserError: it is larger than `check_size` allows.
+          UserError: they hold it without any bytes, or it is larger than `check_size` allows.
         """
-        return _read(self._members[path][0], path) if path in self._members else b""
+        if path not in self._members:
+            return b""
+        member = self._members[path][0]
+        if not member.size:
+            raise UserError(f"{path} of {member.tar} is empty: replace the archive")
+        return _read(member, path)
 
     def ids(self, path: str) -> list[str]:
         """The image ids that a list names, in its order.

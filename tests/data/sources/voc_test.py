@@ -84,7 +84,8 @@ def test_2012_test_has_no_labels(voc_files, write_tar, manual_dir, tmp_path):
     ("path", "data", "reason"),
     [
         ("JPEGImages/2011_000006.jpg", b"GIF?", r"JPEGImages/2011_000006\.jpg cannot be decoded"),
-        ("Annotations/2011_000006.xml", b"", r"Annotations/2011_000006\.xml is no usable"),
+        ("Annotations/2011_000006.xml", b"<", r"Annotations/2011_000006\.xml is no usable"),
+        ("SegmentationClass/2011_000006.png", b"", r"2011_000006\.png of .*x\.tar is empty"),
     ],
 )
 def test_a_damaged_file_stops_the_preparation_by_name(
