@@ -73,8 +73,8 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
       uint8 `[height, width, 3]`.
 
     Raises:
-      UserError: the file is no image, is damaged, is beyond the pixel budget, or has integers of
-        more than 8 bits or floats without a known range, as TIFF has.
+      UserError: the file is no image, is damaged, is beyond the pixel budget, is transparent
+        everywhere, or has integers of more than 8 bits or floats without a known range.
     """
     try:
         image = _to_rgb(_upright(_open(data)))
@@ -166,6 +166,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _sixteen_to_eight_bit(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if image.getextrema()[3] == (0, 0):
+            raise ValueError("every pixel is transparent")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")

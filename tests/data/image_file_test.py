@@ -139,6 +139,12 @@ def test_a_damaged_file_names_itself(data):
         decode_rgb(data, name="2007_000032.jpg", fit_px=32)
 
 
+def test_an_image_of_nothing_is_not_a_white_one():
+    for mode in ("RGBA", "LA"):
+        with pytest.raises(UserError, match="every pixel is transparent"):
+            decoded(encoded(Image.new(mode, (8, 8))))
+
+
 @pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
 def test_values_without_a_known_range_are_refused(values):
     data = encoded(Image.fromarray(np.array([[0, 1]], values)), "TIFF")

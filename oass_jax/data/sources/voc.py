@@ -172,6 +172,7 @@ class Voc(SceneBuilder):
         devkit = Devkit(tars, year=self._year)
         lists = _split_lists(devkit, self._year, train_aug_files)
         _check_counts(lists, counts)
+        _report_missing_masks(devkit, lists, self._year)
         self.record_sources(_fingerprints([*tars, *train_aug_files]))
         return {
             split: report_progress(
@@ -286,6 +287,16 @@ def _check_counts(lists: Mapping[str, list[str]], counts: Mapping[str, int]) -> 
                 f"{split} has {found} images, {count} officially: use the unchanged lists of the "
                 f"official archives"
             )
+
+
+def _report_missing_masks(devkit: Devkit, lists: Mapping[str, list[str]], year: str) -> None:
+    """Warns where only a part of a segmentation split has masks, as a damaged tar leaves it."""
+    for split, path in _LISTS[year].items():
+        ids = lists.get(split, [])
+        missing = [i for i in ids if f"SegmentationClass/{i}.png" not in devkit]
+        if "/Segmentation/" in path and 0 < len(missing) < len(ids):
+            counted = f"{len(missing)} of {len(ids)} images of {split}"
+            print(f"warning: {counted} have no mask, such as {missing[0]}", file=sys.stderr)
 
 
 def _read_sbd(archive: Path) -> set[str]:

@@ -57,6 +57,8 @@ def parse_annotation(
         if root.tag != "annotation":
             raise ValueError(f"its root is <{root.tag}>, not <annotation>")
         objects = root.findall("object")
+        if _num_boxes(root) > sum(map(_num_boxes, objects)):
+            raise ValueError("a <bndbox> is in no <object>")
         if not objects:
             return NO_OBJECTS
         boxes = [_box(o, height=height, width=width) for o in objects]
@@ -83,6 +85,10 @@ def _parse_xml(data: bytes) -> ElementTree.Element:
 
 def _forbid_doctype(*unused_declaration) -> None:
     raise ValueError("it declares a document type")
+
+
+def _num_boxes(element: ElementTree.Element) -> int:
+    return sum(1 for _ in element.iter("bndbox"))
 
 
 def _label(element: ElementTree.Element, class_names: Sequence[str]) -> int:

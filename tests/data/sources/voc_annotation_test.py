@@ -59,6 +59,7 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "yyyy"><!ENTITY z "&x;&x;">]><annotation>&z;</an
         ('<?xml version="1.0" encoding="no-such"?><annotation/>', "unknown encoding: no-such"),
         ('<?xml version="1.0" encoding="hex"?><annotation/>', "not a text encoding"),
         ('<?xml version="1.0" encoding="shift_jis"?><annotation/>', "multi-byte encodings"),
+        (one(WHOLE).replace("object", "objekt"), "a <bndbox> is in no <object>"),
         ("<html><body>404</body></html>", "root is <html>"),
         (BOMB, "document type"),
         (BOMB.encode("utf-16"), "document type"),

@@ -50,6 +50,21 @@ def test_an_image_without_a_mask_has_an_empty_one(voc_files, write_tar, manual_d
     assert record["segmentation_mask"] == b""
 
 
+def test_missing_masks_are_reported_unless_there_are_none(
+    voc_files, write_tar, manual_dir, tmp_path, capfd
+):
+    files = voc_files()
+    del files["SegmentationClass/2011_000006.png"]
+    write_tar(manual_dir / "x.tar", files)
+    opened(manual_dir, tmp_path)
+    warning = "warning: 1 of 3 images of val have no mask, such as 2011_000006\n"
+    assert warning in capfd.readouterr().err
+    files = {path: data for path, data in files.items() if "SegmentationClass" not in path}
+    write_tar(manual_dir / "x.tar", files)
+    opened(manual_dir, tmp_path / "again")
+    assert "warning" not in capfd.readouterr().err
+
+
 def test_a_cut_tar_has_the_splits_it_has(voc_files, write_tar, manual_dir, tmp_path):
     files = voc_files()
     files["ImageSets/Main/train.txt"] = b""
