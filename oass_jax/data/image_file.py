@@ -1,9 +1,10 @@
 """Bytes of an image file -> the picture a person sees, as upright RGB, and its mask likewise."""
 
 import io
+import struct
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from oass_jax.errors import UserError
 
@@ -11,13 +12,27 @@ from oass_jax.errors import UserError
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _MAX_PIXELS = 50_000_000
 _ORIENTATION_TAG = 0x0112
+# EXIF orientation -> how to turn the stored pixels upright. ImageOps.exif_transpose would also
+# write the EXIF data anew, which fails for what many cameras store.
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 # What PIL raises on bytes that are no image, or a damaged one.
 _DECODE_ERRORS = (
     OSError,
     ValueError,
     SyntaxError,
+    TypeError,
     EOFError,
-    IndexError,
+    LookupError,
+    ArithmeticError,
+    struct.error,
     Image.DecompressionBombError,
 )
 
@@ -33,7 +48,7 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
       Height and width of the stored pixels, and the EXIF orientation, 1 (upright) to 8.
 
     Raises:
-      UserError: no image, or one beyond the pixel budget.
+      UserError: no image, one beyond the pixel budget, or one of values without a known range.
     """
     try:
         image = _open(data)
@@ -45,7 +60,7 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
 def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
     """Decodes an image as a person sees it and shrinks it to fit a square.
 
-    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit and 1-bit
+    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit PNG and 1-bit
     images become 8-bit RGB over the same range; what is transparent becomes white.
 
     Args:
@@ -58,7 +73,8 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
       uint8 `[height, width, 3]`.
 
     Raises:
-      UserError: the file is no image, is damaged, or is beyond the pixel budget.
+      UserError: the file is no image, is damaged, is beyond the pixel budget, is transparent
+        everywhere, or has integers of more than 8 bits or floats without a known range.
     """
     try:
         image = _to_rgb(_upright(_open(data)))
@@ -123,6 +139,12 @@ def _open(data: bytes) -> Image.Image:
     # PIL itself only warns here, and only at a larger size.
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
+    # Only PNG defines which of these values is white; any other would become black or white.
+    if image.mode.startswith(("I", "F")) and image.format != "PNG":
+        raise ValueError(
+            f"the values of a {image.format} of mode {image.mode} have no known range: convert it "
+            f"to 8 bits"
+        )
     return image
 
 
@@ -132,7 +154,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
-    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
+    turn = _TURNS.get(_orientation(image))
+    return image if turn is None else image.transpose(turn)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
@@ -143,6 +166,8 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _sixteen_to_eight_bit(image).convert("RGB")
     if image.has_transparency_data:
         image = image.convert("RGBA")
+        if image.getextrema()[3] == (0, 0):
+            raise ValueError("every pixel is transparent")
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image).convert("RGB")
     return image.convert("RGB")
@@ -164,4 +189,6 @@ def _shrink(image: Image.Image, fit_px: int) -> Image.Image:
 
 def _undecodable(name: str, error: Exception) -> UserError:
     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    if isinstance(error, UnidentifiedImageError):  # whose message is of an object in memory
+        reason = f"it is none of {', '.join(_FORMATS)}, or damaged"
     return UserError(f"{name} cannot be decoded ({reason}); replace the file or take it out")

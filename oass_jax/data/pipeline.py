@@ -90,7 +90,7 @@ def train_batches(
       UserError: a batch that cannot be shared evenly; while iterating, a damaged image or more
         objects than `options.max_boxes`.
     """
-    local_size = _local_size(batch_size, process_count)
+    local_size = _local_size(batch_size, process_count, field="batch_size")
     dataset = (
         grain.MapDataset.range(len(split))
         .seed(seed)
@@ -116,7 +116,7 @@ def eval_batches(
     Args, errors and result are those of `train_batches`. Every process gets the same number of
     batches.
     """
-    local_size = _local_size(batch_size, process_count)
+    local_size = _local_size(batch_size, process_count, field="eval.batch_size")
     num_batches = -(-len(split) // batch_size)
     dataset = (
         grain.MapDataset.range(num_batches * batch_size)
@@ -158,11 +158,11 @@ def fingerprint(
     }
 
 
-def _local_size(batch_size: int, process_count: int) -> int:
+def _local_size(batch_size: int, process_count: int, *, field: str) -> int:
     if batch_size % process_count:
         raise UserError(
             f"a batch of {batch_size} cannot be shared by {process_count} processes: "
-            f"make batch_size a multiple of their number"
+            f"make --config.{field} a multiple of their number"
         )
     return batch_size // process_count
 

@@ -76,7 +76,10 @@ def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> Sce
     """
     manual_dir = None if manual_dir is None else Path(manual_dir).expanduser()
     if manual_dir is not None and not manual_dir.is_dir():
-        raise UserError(f"manual_dir={manual_dir} is no folder: give the one with the archives")
+        raise UserError(
+            f"{manual_dir} is no folder: give the one with the archives as "
+            f"{sources.flag('manual_dir')}"
+        )
     builder = _open_builder(name, data_dir)
     if not _is_prepared(builder):
         with _lock(builder):
@@ -112,7 +115,8 @@ def _lock(builder: SceneBuilder) -> Iterator[None]:
         file = path.open("w")
     except OSError as error:
         raise UserError(
-            f"{path.parent} cannot be written ({error.strerror}): choose another data_dir"
+            f"{path.parent} cannot be written ({error.strerror}): choose another "
+            f"{sources.flag('data_dir')}"
         ) from error
     with file:
         try:
@@ -173,7 +177,7 @@ def _check_sources(builder: SceneBuilder, manual_dir: Path | None) -> None:
         made_from = ", ".join(builder.recorded_sources) or "nothing"
         raise UserError(
             f"{builder.data_dir} was prepared from other archives ({made_from}) than those in "
-            f"{manual_dir}: choose another data_dir or remove that folder"
+            f"{manual_dir}: choose another {sources.flag('data_dir')} or remove the prepared data"
         )
 
 

@@ -4,6 +4,7 @@ The encoder says what the file calls a variable (`foreign_name`, see `encoders.p
 brought from torch's layout to flax's: OIHW -> HWIO, and of a dense layer [out, in] -> [in, out].
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from oass_jax.errors import UserError, nearest
 
 HUB_FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
+FLOATS = ("F64", "F32", "F16", "BF16")  # whose values mean what they are, unlike quantised ones
 FLAX_AXES = {4: (2, 3, 1, 0), 2: (1, 0)}  # of a kernel, by its number of dimensions
 
 
@@ -62,7 +64,8 @@ def load_pretrained(
 
     Raises:
       UserError: If the encoder has no `foreign_name`, there is no such file, it is not
-        safetensors, an array has another shape than the encoder's, or not one name matches.
+        safetensors, an array has another shape than the encoder's, another type than `FLOATS` or
+        values that no training leaves, or not one name matches.
     """
     if not hasattr(encoder, "foreign_name"):
         raise UserError(
@@ -76,9 +79,14 @@ def load_pretrained(
         with safe_open(path, framework="np") as file:
             stored = set(file.keys())
             for name in names.keys() & stored:
-                key = names[name]
-                flat[key] = _convert(name, file.get_tensor(name), key[-1], flat[key])
-    except SafetensorError as error:
+                key, dtype = names[name], file.get_slice(name).get_dtype()
+                if dtype not in FLOATS:
+                    raise UserError(
+                        f"{name} of {path} has the type {dtype}, not one of {', '.join(FLOATS)}: "
+                        "save the weights as one of these."
+                    )
+                flat[key] = _convert(f"{name} of {path}", file.get_tensor(name), key[-1], flat[key])
+    except (SafetensorError, OSError) as error:
         raise UserError(f"{path} is not a whole safetensors file ({error}).") from error
     report = Report(
         loaded=tuple(sorted(names.keys() & stored)),
@@ -102,6 +110,13 @@ def _convert(name: str, tensor: np.ndarray, leaf: str, like: jax.Array) -> jax.A
             f"{name} has shape {tensor.shape} in the pretrained file but {like.shape} in the "
             "encoder (convolutions as HWIO): the file belongs to another architecture."
         )
+    invalid = (
+        (not np.isfinite(tensor).all() and "values that are not finite")
+        or (leaf == "var" and (tensor < 0).any() and "a negative variance")
+        or (leaf == "kernel" and not tensor.any() and "only zeros")
+    )
+    if invalid:
+        raise UserError(f"{name} has {invalid}: the file is damaged; remove it and fetch it again.")
     return jnp.asarray(tensor, like.dtype)
 
 
@@ -125,11 +140,14 @@ def _resolve(name_or_path: str) -> Path:
 
 
 def _download(repository: str) -> Path:
-    import huggingface_hub  # an HTTP client that local weights do without
+    import huggingface_hub.errors  # an HTTP client that local weights do without
 
+    # It retries for half a minute, and would report each attempt in two lines.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
-    except OSError as error:  # the hub's own errors and the network's are all of this type
+    # Its own errors are OSErrors, of an invalid name ValueErrors, and of a broken line HTTPErrors.
+    except (OSError, ValueError, huggingface_hub.errors.HTTPError) as error:
         raise UserError(
             f"{repository} is no file here, and {HUB_FILE} of that repository could not be had "
             f"from the Hugging Face hub ({type(error).__name__}): check the name and the network, "

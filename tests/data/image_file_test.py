@@ -1,4 +1,5 @@
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -98,6 +99,14 @@ def test_an_image_that_does_not_say_how_it_is_turned_is_upright(orientation):
     np.testing.assert_array_equal(decoded(data), PIXELS)
 
 
+def test_an_image_is_turned_though_its_other_exif_tags_are_invalid():
+    exif = b"Exif\0\0MM\0*\0\0\0\x08\0\2"
+    exif += struct.pack(">HHIHH", 0x0112, 3, 1, 6, 0)  # orientation 6
+    exif += struct.pack(">HHII", 0x0128, 4, 1, 1 << 16)  # a unit of another type than it has
+    data = encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif + bytes(4))
+    assert decoded(data).shape == (40, 20, 3)
+
+
 @pytest.mark.parametrize(
     ("size", "fitted"), [((100, 50), (32, 16)), ((1, 100), (1, 32)), ((32, 20), (32, 20))]
 )
@@ -117,14 +126,32 @@ def test_shrinking_is_antialiased():
 
 NOISE = np.random.default_rng(0).integers(255, size=(64, 64, 3), dtype=np.uint8)
 PHOTO = encoded(Image.fromarray(NOISE), "JPEG")
+# The place of the pixels is a number in a TIFF; here it is a text.
+TIFF = encoded(Image.fromarray(NOISE), "TIFF").replace(b"\x11\x01\x04\0", b"\x11\x01\x02\0")
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"<html>", PHOTO[: len(PHOTO) // 2], b"%!PS-Adobe-3.0 EPSF-3.0\n"]
+    "data", [b"", b"<html>", PHOTO[: len(PHOTO) // 2], b"%!PS-Adobe-3.0 EPSF-3.0\n", TIFF]
 )
 def test_a_damaged_file_names_itself(data):
-    with pytest.raises(UserError, match=r"^2007_000032\.jpg cannot be decoded \(.+\); replace"):
+    sentence = r"^2007_000032\.jpg cannot be decoded \([^<>]+\); replace"
+    with pytest.raises(UserError, match=sentence):
         decode_rgb(data, name="2007_000032.jpg", fit_px=32)
+
+
+def test_an_image_of_nothing_is_not_a_white_one():
+    for mode in ("RGBA", "LA"):
+        with pytest.raises(UserError, match="every pixel is transparent"):
+            decoded(encoded(Image.new(mode, (8, 8))))
+
+
+@pytest.mark.parametrize("values", [np.uint16, np.int32, np.float32])
+def test_values_without_a_known_range_are_refused(values):
+    data = encoded(Image.fromarray(np.array([[0, 1]], values)), "TIFF")
+    sentence = "^x cannot be decoded .*the values of a TIFF of mode [IF].* have no known range"
+    for read in (decoded, lambda data: read_header(data, name="x")):
+        with pytest.raises(UserError, match=sentence):
+            read(data)
 
 
 def test_a_gigantic_image_is_refused_before_it_is_decoded():

@@ -143,10 +143,11 @@ def test_a_slice_of_a_split(voc_data_dir, val):
 def test_settings_that_do_not_fit_are_refused(split):
     with pytest.raises(UserError, match=r"data\.cache needs data\.num_workers=0"):
         train(split, 1, cache=True, num_workers=1)
-    with pytest.raises(
-        UserError, match="a batch of 4 cannot be shared by 3 processes: make batch_size "
-    ):
+    sentence = "a batch of 4 cannot be shared by 3 processes: make --config.{}batch_size a multiple"
+    with pytest.raises(UserError, match=sentence.format("")):
         train(split, 1, process_count=3)
+    with pytest.raises(UserError, match=sentence.format("eval.")):
+        list(eval_batches(split, OPTIONS, **EVAL | {"process_count": 3}))
 
 
 @pytest.mark.parametrize("num_workers", [0, 1])

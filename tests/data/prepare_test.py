@@ -68,10 +68,11 @@ def test_mistakes_are_a_sentence(name, sentence, manual_dir, tmp_path):
 
 
 def test_a_folder_that_is_none_is_a_sentence(tmp_path):
-    with pytest.raises(UserError, match="is no folder"):
+    flags = r"{0} \(of oass_jax\.main: --config\.data\.{0}\)$"
+    with pytest.raises(UserError, match="is no folder.*--" + flags.format("manual_dir")):
         prepare("voc/2012", data_dir=tmp_path, manual_dir=tmp_path / "nowhere")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot be written.*--" + flags.format("data_dir")):
         prepare("voc/2012", data_dir=tmp_path / "file", manual_dir=None)
 
 

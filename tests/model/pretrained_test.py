@@ -1,10 +1,11 @@
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
 import flax.linen as nn
-import huggingface_hub
+import huggingface_hub.errors
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -117,6 +118,43 @@ def test_float16_becomes_float32(variables, write):
     np.testing.assert_array_equal(loaded["params"]["encoder"]["bn1"]["bias"], bias)
 
 
+def write_raw(path, dtype, data):
+    """A safetensors file of one array, of a type that NumPy may not have."""
+    entry = {"dtype": dtype, "shape": [4], "data_offsets": [0, len(data)]}
+    header = json.dumps({"bn1.bias": entry}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return str(path)
+
+
+def test_bfloat16_becomes_float32(variables, tmp_path):
+    path = write_raw(tmp_path / "weights.safetensors", "BF16", b"\x80\x3f" * 4)
+    loaded, _ = load_pretrained(path, variables)
+    np.testing.assert_array_equal(loaded["params"]["encoder"]["bn1"]["bias"], np.ones(4))
+
+
+@pytest.mark.parametrize(("dtype", "num_bytes"), [("F8_E4M3", 1), ("I8", 1), ("C64", 8)])
+def test_another_type_is_an_error(variables, tmp_path, dtype, num_bytes):
+    path = write_raw(tmp_path / "weights.safetensors", dtype, bytes(4 * num_bytes))
+    sentence = rf"^bn1\.bias of {path} has the type {dtype}, not one of F64, F32, F16, BF16: save"
+    with pytest.raises(UserError, match=sentence):
+        load_pretrained(path, variables)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "reason"),
+    [
+        ("bn1.bias", [0, np.nan, 0, 0], "values that are not finite"),
+        ("bn1.running_var", [1, 1, -1, 1], "a negative variance"),
+        ("conv1.weight", np.zeros((4, 3, 7, 7)), "only zeros"),
+    ],
+)
+def test_values_that_no_training_leaves_are_an_error(variables, write, name, array, reason):
+    path = write({name: np.array(array, np.float32)})
+    sentence = rf"^{name} of {path} has {reason}: the file is damaged; remove it and fetch it again"
+    with pytest.raises(UserError, match=sentence):
+        load_pretrained(path, variables)
+
+
 RESNET50 = encoders.create("resnet50", dtype=jnp.float32)
 
 
@@ -207,7 +245,7 @@ def test_kernels_of_dense_layers_are_turned_and_tables_are_not(write):
 
 def test_another_shape_is_an_error_with_key_and_shapes(variables, write):
     path = write({"layer1.0.conv2.weight": np.zeros((8, 4, 3, 3), np.float32)})
-    message = r"layer1\.0\.conv2\.weight .*\(3, 3, 4, 8\).*\(3, 3, 4, 4\)"
+    message = rf"layer1\.0\.conv2\.weight of {path} .*\(3, 3, 4, 8\).*\(3, 3, 4, 4\)"
     with pytest.raises(UserError, match=message):
         load_pretrained(path, variables)
 
@@ -264,13 +302,30 @@ def test_a_hub_name_is_downloaded(variables, monkeypatch):
     assert not report.missing
 
 
-def test_a_hub_that_cannot_be_reached_is_an_error(variables, monkeypatch):
-    def unreachable(*args):
-        raise huggingface_hub.errors.LocalEntryNotFoundError("no network")
+@pytest.mark.parametrize(
+    "error",
+    [
+        huggingface_hub.errors.LocalEntryNotFoundError("no network"),
+        huggingface_hub.errors.HFValidationError("invalid name"),
+        huggingface_hub.errors.HTTPError("connection closed"),
+    ],
+)
+def test_a_hub_that_does_not_deliver_is_an_error(variables, monkeypatch, error):
+    def fail(*args):
+        raise error
 
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
     with pytest.raises(UserError, match="check the name and the network"):
         load_pretrained("timm/resnet50.tv_in1k", variables)
+
+
+def test_retries_of_the_hub_are_not_printed(variables, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    with pytest.raises(UserError, match="check the name and the network"):
+        load_pretrained("timm/resnet50.tv_in1k", variables)
+    assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
 
 
 def test_the_hub_is_imported_only_when_asked():

@@ -27,6 +27,15 @@ OPENERS = {
 }
 
 
+def flag(name: str) -> str:
+    """How an error names a setting that both `oass_jax.prepare` and `oass_jax.main` have.
+
+    Args:
+      name: such as 'manual_dir'.
+    """
+    return f"--{name} (of oass_jax.main: --config.data.{name})"
+
+
 def find_opener(name: str) -> Callable[..., Any]:
     """The function that opens the splits of a data set.
 

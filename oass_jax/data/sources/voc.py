@@ -3,16 +3,15 @@
 import dataclasses
 import logging
 import sys
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 import tensorflow_datasets as tfds
+from tensorflow_datasets.core.download import downloader
 
 from oass_jax.data.image_file import read_header, turn_boxes
 from oass_jax.data.progress import report_progress
-from oass_jax.data.sources import voc_devkit
+from oass_jax.data.sources import flag, voc_devkit
 from oass_jax.data.sources.scene_builder import SceneBuilder, scene
 from oass_jax.data.sources.voc_annotation import NO_OBJECTS, parse_annotation
 from oass_jax.data.sources.voc_devkit import Devkit
@@ -26,6 +25,7 @@ _SBD_URL = (
 _SBD_FILE = "benchmark.tgz"
 _TRAIN_AUG_FILE = "train_aug.txt"
 _TRAIN_AUG_COUNT = 10_582
+_MAX_RETRIES = 4  # within three seconds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,9 +106,9 @@ class Voc(SceneBuilder):
     counts of its splits are then verified. `train_aug` comes from `train_aug.txt` or SBD's
     `benchmark.tgz` in `manual_dir`; SBD is downloaded if neither is there and VOC is complete.
 
-    An image whose header cannot be read and an annotation that is not sound stop the preparation
-    with the file's name. Where a photograph has an EXIF orientation its boxes, which VOC gives in
-    stored pixels, are turned with it.
+    An image whose header cannot be read and an annotation that is missing or not sound stop the
+    preparation with the file's name. Where an image has an EXIF orientation its boxes, which VOC
+    gives in stored pixels, are turned with it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -140,7 +140,8 @@ class Voc(SceneBuilder):
         if not files:
             raise UserError(
                 f"{manual_dir} holds no uncompressed tar that begins with "
-                f"VOCdevkit/VOC{self._year}: put one there, or leave out manual_dir to download"
+                f"VOCdevkit/VOC{self._year}: put one there, or leave out {flag('manual_dir')} to "
+                f"download it"
             )
         return _fingerprints([*files, *self._train_aug_files(manual_dir)])
 
@@ -171,6 +172,7 @@ class Voc(SceneBuilder):
         devkit = Devkit(tars, year=self._year)
         lists = _split_lists(devkit, self._year, train_aug_files)
         _check_counts(lists, counts)
+        _report_missing_masks(devkit, lists, self._year)
         self.record_sources(_fingerprints([*tars, *train_aug_files]))
         return {
             split: report_progress(
@@ -194,6 +196,10 @@ class Voc(SceneBuilder):
         annotation = NO_OBJECTS
         if has_labels:
             path = f"Annotations/{image_id}.xml"
+            if path not in devkit:
+                raise UserError(
+                    f"{path} is missing: no tar holds the annotation of JPEGImages/{filename}"
+                )
             annotation = parse_annotation(
                 devkit.read(path),
                 name=path,
@@ -224,14 +230,16 @@ def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path | None:
 
 def _download(dl_manager: tfds.download.DownloadManager, urls: list[str]) -> list[Path]:
     print("downloading", *urls, file=sys.stderr, flush=True)
-    # tfds tries ten times, and urllib3 would tell of each.
+    # tfds has no argument for its ten attempts, which take four minutes without a network; and
+    # urllib3 would report each of them.
+    downloader.MAX_RETRIES = _MAX_RETRIES
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
         return [Path(path) for path in dl_manager.download(urls)]
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(
             f"{' and '.join(urls)} could not be downloaded ({type(error).__name__}): fetch it in "
-            f"another way and give its folder as manual_dir"
+            f"another way and give its folder as {flag('manual_dir')}"
         ) from error
 
 
@@ -258,6 +266,7 @@ def _split_lists(
     lists = {split: devkit.ids(path) for split, path in _LISTS[year].items() if path in devkit}
     for path in train_aug_files:
         if path.suffix == ".txt":
+            voc_devkit.check_size(path.name, path.stat().st_size, archive=path.parent)
             ids = voc_devkit.parse_ids(path.read_bytes(), name=str(path))
         else:
             known = {"train", "val"} <= lists.keys()
@@ -280,21 +289,30 @@ def _check_counts(lists: Mapping[str, list[str]], counts: Mapping[str, int]) -> 
             )
 
 
+def _report_missing_masks(devkit: Devkit, lists: Mapping[str, list[str]], year: str) -> None:
+    """Warns where only a part of a segmentation split has masks, as a damaged tar leaves it."""
+    for split, path in _LISTS[year].items():
+        ids = lists.get(split, [])
+        missing = [i for i in ids if f"SegmentationClass/{i}.png" not in devkit]
+        if "/Segmentation/" in path and 0 < len(missing) < len(ids):
+            counted = f"{len(missing)} of {len(ids)} images of {split}"
+            print(f"warning: {counted} have no mask, such as {missing[0]}", file=sys.stderr)
+
+
 def _read_sbd(archive: Path) -> set[str]:
     """The image ids of SBD's own train and val lists."""
     wanted = {f"benchmark_RELEASE/dataset/{split}.txt" for split in ("train", "val")}
     ids = set()
-    try:
-        with tarfile.open(archive, "r|gz") as tar:
-            for member in tar:
-                path = str(PurePosixPath(member.name))
-                if path in wanted:
-                    ids |= set(voc_devkit.parse_ids(tar.extractfile(member).read(), name=path))
-                    wanted.remove(path)
-                if not wanted:
-                    return ids
-    except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{archive} is damaged ({error}): remove it and fetch it again") from error
-    raise UserError(
-        f"{archive} holds no {' and no '.join(sorted(wanted))}: it is not SBD's archive"
-    )
+    with voc_devkit.damage_reported(archive):
+        for member, file in voc_devkit.iterate_tar(archive, compressed=True):
+            path = str(PurePosixPath(member.name))
+            if path in wanted:
+                voc_devkit.check_size(path, member.size, archive=archive)
+                text = file.read(member.size)
+                ids |= set(voc_devkit.parse_ids(text, name=f"{path} of {archive}"))
+                wanted.remove(path)
+    if wanted:
+        raise UserError(
+            f"{archive} holds no {' and no '.join(sorted(wanted))}: it is not SBD's archive"
+        )
+    return ids

@@ -49,19 +49,22 @@ def parse_annotation(
       height becomes 0, 0, 1, 1. Boxes of `<part>`s are not objects.
 
     Raises:
-      UserError: no VOC annotation, an unknown class, or a box that is empty or not in the image.
+      UserError: no VOC annotation, an unknown class or encoding, a box that is empty or not in
+        the image, or a `<difficult>` that is neither 0 nor 1.
     """
     try:
         root = _parse_xml(data)
         if root.tag != "annotation":
             raise ValueError(f"its root is <{root.tag}>, not <annotation>")
         objects = root.findall("object")
+        if _num_boxes(root) > sum(map(_num_boxes, objects)):
+            raise ValueError("a <bndbox> is in no <object>")
         if not objects:
             return NO_OBJECTS
         boxes = [_box(o, height=height, width=width) for o in objects]
         labels = [_label(o, class_names) for o in objects]
-        difficult = [_text(o, "difficult", default="0").strip() == "1" for o in objects]
-    except (ValueError, expat.ExpatError) as error:
+        difficult = [_difficult(o) for o in objects]
+    except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: of an encoding
         raise UserError(f"{name} is no usable annotation: {error}") from error
     return Annotation(np.array(boxes), np.array(labels), np.array(difficult))
 
@@ -84,6 +87,10 @@ def _forbid_doctype(*unused_declaration) -> None:
     raise ValueError("it declares a document type")
 
 
+def _num_boxes(element: ElementTree.Element) -> int:
+    return sum(1 for _ in element.iter("bndbox"))
+
+
 def _label(element: ElementTree.Element, class_names: Sequence[str]) -> int:
     name = _text(element, "name").strip()
     if name not in class_names:
@@ -104,6 +111,13 @@ def _box(element: ElementTree.Element, *, height: int, width: int) -> list[float
         raise ValueError(f"{described} is not inside the {width}x{height} image")
     scale = np.array([height, width, height, width])
     return list(np.clip(np.array([ymin, xmin, ymax, xmax]) / scale, 0.0, 1.0))
+
+
+def _difficult(element: ElementTree.Element) -> bool:
+    value = _text(element, "difficult", default="0").strip()
+    if value not in ("0", "1"):
+        raise ValueError(f"<difficult> is {value!r}, neither 0 nor 1")
+    return value == "1"
 
 
 def _text(element: ElementTree.Element, path: str, *, default: str | None = None) -> str:

@@ -1,12 +1,18 @@
 """The VOCdevkit layout inside tar files, read in place: nothing is ever extracted."""
 
+import collections
+import contextlib
 import dataclasses
+import gzip
 import hashlib
+import io
 import itertools
 import re
 import tarfile
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+from typing import BinaryIO
 
 from oass_jax.errors import UserError
 
@@ -15,6 +21,23 @@ _MEMBERS_THAT_TELL_THE_YEAR = 100
 _FINGERPRINT_BYTES = 1 << 20
 _READ_BYTES = 1 << 24
 _IMAGE_ID = re.compile(r"[\w.-]+")
+# The largest of VOC have a tenth of this: more is another file, or one made to fill the memory.
+_MAX_TEXT_BYTES = 1_000_000
+_MAX_IMAGE_BYTES = 50_000_000
+_TAR_BLOCK_BYTES = 512
+# What tar programs write after the end-of-archive mark, to fill their last record.
+_MAX_PADDING_BYTES = 1 << 16
+# What tarfile and gzip raise on damaged archives.
+_DAMAGE_ERRORS = (
+    tarfile.TarError,
+    OSError,
+    EOFError,
+    zlib.error,
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    RecursionError,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,16 +73,26 @@ class Devkit:
         return path in self._members
 
     def read(self, path: str) -> bytes:
-        """The bytes of a file, empty if the tars do not hold it."""
-        return _read(self._members[path][0]) if path in self._members else b""
+        """The bytes of a file, empty if the tars do not hold it.
+
+        Raises:
+          UserError: they hold it without any bytes, or it is larger than `check_size` allows.
+        """
+        if path not in self._members:
+            return b""
+        member = self._members[path][0]
+        if not member.size:
+            raise UserError(f"{path} of {member.tar} is empty: replace the archive")
+        return _read(member, path)
 
     def ids(self, path: str) -> list[str]:
         """The image ids that a list names, in its order.
 
         Raises:
-          UserError: two tars hold different lists, or an image of the list is in none of them.
+          UserError: two tars hold different lists, an image of the list is in none of them, or the
+            list is larger than `check_size` allows.
         """
-        lists = {_read(member): member.tar.name for member in self._members[path]}
+        lists = {_read(member, path): member.tar.name for member in self._members[path]}
         if len(lists) > 1:
             raise UserError(
                 f"{' and '.join(lists.values())} hold different {path}: keep one of them there"
@@ -79,7 +112,11 @@ class Devkit:
 
 
 def find_tars(folder: Path, *, year: str) -> list[Path]:
-    """The tar files in a folder, whatever their names, that begin with `VOCdevkit/VOC<year>`."""
+    """The tar files in a folder, whatever their names, that begin with `VOCdevkit/VOC<year>`.
+
+    Raises:
+      UserError: a file with the name of a tar is none, or is damaged.
+    """
     return [path for path in sorted(folder.iterdir()) if path.is_file() and _is_of(path, year)]
 
 
@@ -98,9 +135,75 @@ def parse_ids(text: bytes, *, name: str) -> list[str]:
     if strange:
         raise UserError(f"{name} is no list of image ids: it holds {strange[0][:40]!r}")
     if len(set(ids)) < len(ids):
-        twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+        ((twice, _),) = collections.Counter(ids).most_common(1)
         raise UserError(f"{name} lists {twice} twice: remove one of the lines")
     return ids
+
+
+def check_size(path: str, size: int, *, archive: Path) -> None:
+    """Checks, before a file is read, that it is not larger than such a file can be.
+
+    Args:
+      path: of the file in the archive; its suffix tells texts from images.
+      size: in bytes.
+      archive: the tar, or the folder, that holds it.
+
+    Raises:
+      UserError: a list or annotation has more than 1 MB, or an image or mask more than 50 MB.
+    """
+    limit = _MAX_TEXT_BYTES if path.endswith((".txt", ".xml")) else _MAX_IMAGE_BYTES
+    if size > limit:
+        raise UserError(
+            f"{path} of {archive} has {size:,} bytes, more than the {limit:,} that are read: "
+            f"replace it"
+        )
+
+
+def iterate_tar(
+    archive: Path, *, compressed: bool = False
+) -> Iterator[tuple[tarfile.TarInfo, BinaryIO]]:
+    """The members of a tar in their order, and the file, which stands at a member's bytes.
+
+    Call it within `damage_reported`. tarfile itself takes a damaged header for the end.
+
+    Args:
+      archive: a tar file.
+      compressed: whether it is compressed by gzip.
+
+    Yields:
+      A member and the open file, whose `read` gives at most 1 MB at once.
+
+    Raises:
+      tarfile.TarError: and much else for a damaged archive; for one without an end-of-archive
+        mark after the last of the members.
+    """
+    with (
+        (_BoundedGzipFile if compressed else _BoundedFile)(archive) as file,
+        tarfile.open(fileobj=file, mode="r:") as tar,
+    ):
+        for member in tar:
+            if member.size < 0 or member.issparse():
+                raise tarfile.ReadError(f"{member.name} is no plain file")
+            yield member, file
+            # tarfile remembers every member it has passed, which is all of them twice.
+            tar.members = []
+        mark = file.last_read + file.read(_TAR_BLOCK_BYTES)
+        if len(mark) < _TAR_BLOCK_BYTES or any(mark):
+            raise tarfile.ReadError("the end-of-archive mark is missing")
+        # Reading to the end also makes gzip compare its checksum.
+        if len(file.read(_MAX_PADDING_BYTES + 1)) > _MAX_PADDING_BYTES:
+            raise tarfile.ReadError("the end-of-archive mark is not at its end")
+
+
+@contextlib.contextmanager
+def damage_reported(archive: Path) -> Iterator[None]:
+    """Turns what reading a damaged archive raises into a UserError that names it."""
+    try:
+        yield
+    except _DAMAGE_ERRORS as error:
+        raise UserError(
+            f"{archive} is damaged or cut short ({error}): remove it and fetch it again"
+        ) from error
 
 
 def file_fingerprint(path: Path) -> str:
@@ -119,7 +222,28 @@ def file_sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read(member: _Member) -> bytes:
+class _Bounded:
+    """A file that reads little at once, whatever a damaged header says, and remembers it."""
+
+    last_read = b""
+
+    def read(self, size: int = -1, /) -> bytes:
+        if not 0 <= size <= _MAX_TEXT_BYTES:
+            raise tarfile.ReadError(f"a header of {size:,} bytes")
+        self.last_read = super().read(size)
+        return self.last_read
+
+
+class _BoundedFile(_Bounded, io.FileIO):
+    pass
+
+
+class _BoundedGzipFile(_Bounded, gzip.GzipFile):
+    pass
+
+
+def _read(member: _Member, path: str) -> bytes:
+    check_size(path, member.size, archive=member.tar)
     with member.tar.open("rb") as file:
         file.seek(member.offset)
         return file.read(member.size)
@@ -127,26 +251,21 @@ def _read(member: _Member) -> bytes:
 
 def _is_of(path: Path, year: str) -> bool:
     try:
-        with tarfile.open(path, "r:") as tar:
-            first = itertools.islice(tar, _MEMBERS_THAT_TELL_THE_YEAR)
-            return any(_devkit_path(member.name, year) is not None for member in first)
-    except tarfile.TarError:
+        with damage_reported(path):
+            first = itertools.islice(iterate_tar(path), _MEMBERS_THAT_TELL_THE_YEAR)
+            return any(_devkit_path(member.name, year) is not None for member, _ in first)
+    except UserError:
+        if path.suffix == ".tar":
+            raise
         return False
 
 
 def _index(path: Path, year: str) -> Iterator[tuple[str, _Member]]:
-    try:
-        with tarfile.open(path, "r:") as tar:
-            for member in tar:
-                inside = _devkit_path(member.name, year)
-                if inside is not None and member.isreg():
-                    yield inside, _Member(path, member.offset_data, member.size)
-                # tarfile remembers every member it has passed, which is all of them twice.
-                tar.members = []
-    except tarfile.TarError as error:
-        raise UserError(
-            f"{path} is damaged or cut short ({error}): remove it and fetch it again"
-        ) from error
+    with damage_reported(path):
+        for member, _ in iterate_tar(path):
+            inside = _devkit_path(member.name, year)
+            if inside is not None and member.isreg():
+                yield inside, _Member(path, member.offset_data, member.size)
 
 
 def _devkit_path(name: str, year: str) -> str | None:

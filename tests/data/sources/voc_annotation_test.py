@@ -6,6 +6,7 @@ from oass_jax.errors import UserError
 
 CLASSES = ("cat", "dog")
 BOX = "<bndbox><xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax></bndbox>"
+WHOLE = BOX.format(1, 1, 100, 50)
 
 
 def parse(text):
@@ -53,6 +54,12 @@ BOMB = '<!DOCTYPE a [<!ENTITY x "yyyy"><!ENTITY z "&x;&x;">]><annotation>&z;</an
         (one(BOX.format("nan", 1, 100, 50)), "box"),
         (one(BOX.format("left", 1, 100, 50)), "left"),
         (one(""), "no <bndbox/ymin>"),
+        (one(WHOLE, extra="<difficult>2</difficult>"), "<difficult> is '2', neither 0 nor 1"),
+        (one(WHOLE, extra="<difficult/>"), "<difficult> is '', neither 0 nor 1"),
+        ('<?xml version="1.0" encoding="no-such"?><annotation/>', "unknown encoding: no-such"),
+        ('<?xml version="1.0" encoding="hex"?><annotation/>', "not a text encoding"),
+        ('<?xml version="1.0" encoding="shift_jis"?><annotation/>', "multi-byte encodings"),
+        (one(WHOLE).replace("object", "objekt"), "a <bndbox> is in no <object>"),
         ("<html><body>404</body></html>", "root is <html>"),
         (BOMB, "document type"),
         (BOMB.encode("utf-16"), "document type"),

@@ -53,11 +53,80 @@ def test_find_tars_goes_by_content(tmp_path, write_tar):
     assert [path.name for path in found] == ["holiday.bin"]
 
 
-def test_a_tar_that_is_cut_short_is_refused(tmp_path, write_tar):
-    path = write_tar(tmp_path / "x.tar", {**tiny(), "JPEGImages/c.jpg": bytes(50_000)})
-    path.write_bytes(path.read_bytes()[:20_000])
-    with pytest.raises(UserError, match="cut short"):
+def replaced(data, start, part):
+    return data[:start] + part + data[start + len(part) :]
+
+
+def header_of_last(data):
+    """Where the last member's header begins, a member of one block."""
+    return len(data.rstrip(b"\0")) // 512 * 512 - 512
+
+
+def negative_size(data):
+    """The first member's size made -1, with the right checksum."""
+    header = bytearray(replaced(data[:512], 124, b"\xff" * 12))
+    header[148:156] = b" " * 8
+    return replaced(data, 0, replaced(bytes(header), 148, b"%06o\0 " % sum(header)))
+
+
+def with_long_header(data):
+    """A pax header of more than the memory it may take in front of the members."""
+    info = tarfile.TarInfo("x")
+    info.type, info.size = tarfile.XHDTYPE, 2_000_000
+    return info.tobuf() + bytes(2_000_384) + data
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[:20_000], "unexpected end of data"),
+        (lambda data: data[: header_of_last(data) + 200], "mark is missing"),
+        (lambda data: data[: header_of_last(data)], "mark is missing"),
+        (lambda data: data[: header_of_last(data) + 1024], "mark is missing"),
+        (lambda data: data[: header_of_last(data) + 1024 + 100], "mark is missing"),
+        (lambda data: replaced(data, header_of_last(data) + 150, b"x"), "mark is missing"),
+        (lambda data: replaced(data, header_of_last(data), bytes(512)), "mark is missing"),
+        (lambda data: data + bytes(100_000), "mark is not at its end"),
+        (negative_size, r"JPEGImages/c\.jpg is no plain file"),
+        (with_long_header, "a header of 2,000,384 bytes"),
+    ],
+    ids=[
+        *("in_a_member", "in_a_header", "before_a_header", "before_the_mark", "in_the_mark"),
+        *("damaged_header", "zero_header", "zero_tail", "negative_size", "long_header"),
+    ],
+)
+def test_a_tar_that_is_damaged_or_cut_short_is_refused(tmp_path, write_tar, damage, reason):
+    path = write_tar(tmp_path / "x.tar", {"JPEGImages/c.jpg": bytes(50_000), **tiny()})
+    path.write_bytes(damage(path.read_bytes()))
+    sentence = rf"^{path} is damaged or cut short \(.*{reason}\): remove it and fetch it again$"
+    with pytest.raises(UserError, match=sentence):
         Devkit([path], year="2012")
+
+
+@pytest.mark.parametrize("padding", [b"", bytes(512), bytes(512) + b"left in a buffer" * 32])
+def test_what_follows_the_mark_does_not_matter(tmp_path, write_tar, padding):
+    path = write_tar(tmp_path / "x.tar", tiny())
+    data = path.read_bytes()
+    path.write_bytes(data[: header_of_last(data) + 1024] + bytes(512) + padding)
+    assert Devkit([path], year="2012").ids(LIST) == ["a", "b"]
+
+
+def test_a_tar_by_name_that_is_none_is_refused(tmp_path):
+    (tmp_path / "x.tar").write_bytes(b"<html>")
+    with pytest.raises(UserError, match=r"x\.tar is damaged or cut short"):
+        voc_devkit.find_tars(tmp_path, year="2012")
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path, write_tar, monkeypatch):
+    monkeypatch.setattr(voc_devkit, "_MAX_IMAGE_BYTES", 4)
+    files = tiny() | {"JPEGImages/b.jpg": bytes(5), "JPEGImages/a.jpg": bytes(4)}
+    files[LIST] = b"a\n" * 500_001
+    devkit = Devkit([write_tar(tmp_path / "x.tar", files)], year="2012")
+    assert devkit.read("JPEGImages/a.jpg") == bytes(4)
+    with pytest.raises(UserError, match=r"^JPEGImages/b\.jpg of .*x\.tar has 5 bytes, more than"):
+        devkit.read("JPEGImages/b.jpg")
+    with pytest.raises(UserError, match=rf"^{LIST} of .* 1,000,002 bytes, more than the 1,000,000"):
+        devkit.ids(LIST)
 
 
 def test_links_are_not_followed(tmp_path):

@@ -50,6 +50,21 @@ def test_an_image_without_a_mask_has_an_empty_one(voc_files, write_tar, manual_d
     assert record["segmentation_mask"] == b""
 
 
+def test_missing_masks_are_reported_unless_there_are_none(
+    voc_files, write_tar, manual_dir, tmp_path, capfd
+):
+    files = voc_files()
+    del files["SegmentationClass/2011_000006.png"]
+    write_tar(manual_dir / "x.tar", files)
+    opened(manual_dir, tmp_path)
+    warning = "warning: 1 of 3 images of val have no mask, such as 2011_000006\n"
+    assert warning in capfd.readouterr().err
+    files = {path: data for path, data in files.items() if "SegmentationClass" not in path}
+    write_tar(manual_dir / "x.tar", files)
+    opened(manual_dir, tmp_path / "again")
+    assert "warning" not in capfd.readouterr().err
+
+
 def test_a_cut_tar_has_the_splits_it_has(voc_files, write_tar, manual_dir, tmp_path):
     files = voc_files()
     files["ImageSets/Main/train.txt"] = b""
@@ -84,7 +99,8 @@ def test_2012_test_has_no_labels(voc_files, write_tar, manual_dir, tmp_path):
     ("path", "data", "reason"),
     [
         ("JPEGImages/2011_000006.jpg", b"GIF?", r"JPEGImages/2011_000006\.jpg cannot be decoded"),
-        ("Annotations/2011_000006.xml", b"", r"Annotations/2011_000006\.xml is no usable"),
+        ("Annotations/2011_000006.xml", b"<", r"Annotations/2011_000006\.xml is no usable"),
+        ("SegmentationClass/2011_000006.png", b"", r"2011_000006\.png of .*x\.tar is empty"),
     ],
 )
 def test_a_damaged_file_stops_the_preparation_by_name(
@@ -94,6 +110,14 @@ def test_a_damaged_file_stops_the_preparation_by_name(
     with pytest.raises(UserError, match=reason):
         opened(manual_dir, tmp_path)
     assert not list((tmp_path / "data" / "voc" / "2012").iterdir())
+
+
+def test_a_missing_annotation_is_reported_as_missing(voc_files, write_tar, manual_dir, tmp_path):
+    files = voc_files()
+    del files["Annotations/2011_000006.xml"]
+    write_tar(manual_dir / "x.tar", files)
+    with pytest.raises(UserError, match=r"^Annotations/2011_000006\.xml is missing"):
+        opened(manual_dir, tmp_path)
 
 
 def sbd_archive(path, **lists):
@@ -122,6 +146,35 @@ def test_an_archive_that_is_not_sbd_is_refused(voc_files, write_tar, manual_dir,
         opened(manual_dir, tmp_path)
     (manual_dir / "benchmark.tgz").write_bytes(b"<html>")
     with pytest.raises(UserError, match="is damaged"):
+        opened(manual_dir, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda data: data[:-20], "ended before"),
+        (lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], "CRC"),
+    ],
+    ids=["cut_short", "checksum"],
+)
+def test_a_damaged_sbd_archive_is_refused(
+    damage, reason, voc_files, write_tar, manual_dir, tmp_path
+):
+    write_tar(manual_dir / "x.tar", voc_files())
+    path = manual_dir / "benchmark.tgz"
+    sbd_archive(path, train=b"2011_000004\n", val=b"2011_000005\n", other=bytes(9_999))
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(UserError, match=rf"^{path} is damaged or cut short \(.*{reason}"):
+        opened(manual_dir, tmp_path)
+
+
+def test_a_huge_list_is_refused_unread(voc_files, write_tar, manual_dir, tmp_path):
+    write_tar(manual_dir / "x.tar", voc_files())
+    sbd_archive(manual_dir / "benchmark.tgz", train=bytes(3_000_000), val=b"")
+    with pytest.raises(UserError, match=r"dataset/train\.txt of .*benchmark\.tgz has 3,000,000 "):
+        opened(manual_dir, tmp_path)
+    (manual_dir / "train_aug.txt").write_bytes(bytes(3_000_000))
+    with pytest.raises(UserError, match=r"^train_aug\.txt of .* has 3,000,000 bytes"):
         opened(manual_dir, tmp_path)
 
 
@@ -180,8 +233,19 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr("tensorflow_datasets.download.DownloadManager.download", refuse)
-    with pytest.raises(UserError, match=r"VOCtest_06-Nov-2007\.tar could not be downloaded"):
+    sentence = r"VOCtest_06-Nov-2007\.tar could not be downloaded .* as --manual_dir \(of "
+    with pytest.raises(UserError, match=sentence):
         opened(None, tmp_path, name="voc/2007")
+
+
+def test_a_download_without_a_network_fails_soon(tmp_path, monkeypatch):
+    tar = dataclasses.replace(voc._OFFICIAL_TARS["2007"][0], url="http://127.0.0.1:9/x.tar")
+    monkeypatch.setitem(voc._OFFICIAL_TARS, "2007", (tar,))
+    seconds = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", seconds.append)
+    with pytest.raises(UserError, match="could not be downloaded"):
+        opened(None, tmp_path, name="voc/2007")
+    assert 0 < sum(seconds) < 5
 
 
 def published_list(name):
