@@ -26,7 +26,9 @@ class KeypointInputs(NamedTuple):
         Deviation: not PuzzleCAM's maps, each divided by its own maximum: there every class peaks
         at 1 and the maximum over classes in Eq. 1 would be decided by rounding.
       label: `[N, K]`, 1 for the classes that are present.
-      valid: `[N, h, w]` bool, cells that may be chosen.
+      valid: `[N, h, w]` bool, cells that may be chosen: by default those of the image.
+        Deviation: the paper does not say what happens in the padding. A cell is the image's where
+        its centre is, not where the two overlap.
       boxes: `[N, M, 4]` float, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
       box_label: `[N, M]` int, class of each box among the K, -1 for an unused slot.
     """

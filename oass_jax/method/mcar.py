@@ -73,6 +73,11 @@ def locate(profile: jax.Array, threshold: float) -> jax.Array:
     The profile is brought to [0, 1] first. A stretch shorter than an eighth of the axis is widened
     to that; where the profile never falls to the threshold it is the middle three quarters.
 
+    Deviation: in the authors' code a stretch begins at the last pixel below the threshold and ends
+    before the last one above, so it lies one pixel earlier. A short one is widened to an eighth or
+    a pixel less, and near a border not always; here always to an eighth, around its middle as far
+    as the border permits.
+
     Args:
       profile: `[..., L]` float, attention along an axis of L pixels.
       threshold: in (0, 1).
