@@ -3,7 +3,7 @@
 python -m benchmarks.choices --image_px=128 --batch_size=8
 
 The step does what won where it could be measured. On another device others may win: a ratio below 1
-says so. `python -m benchmarks.plan` compiles the same alternatives for an H100.
+shows that. `python -m benchmarks.plan` compiles the same alternatives for an H100.
 """
 
 import contextlib

@@ -196,7 +196,7 @@ def spread(values: np.ndarray) -> str:
 def report(
     name: str, options: Namespace, header: Sequence[str], rows: list[list], **more: Any
 ) -> None:
-    """Prints a Markdown table and writes `NAME.json` where `--out` says.
+    """Prints a Markdown table and writes `NAME.json` into the folder of `--out`.
 
     Args:
       name: of the benchmark.

@@ -3,7 +3,7 @@
 python -m benchmarks.plan --image_px=512 --batch_size=32 --dtype=bfloat16
 
 Compiling for a GPU needs its compiler, not the device: `pip install "jax[cuda12]"` (or 13) is
-enough. Nothing is timed here. Planned memory leaves out the workspace of cuDNN's convolutions, as
+enough. Nothing is timed here. Planned memory is without the workspace of cuDNN's convolutions, as
 those are chosen on the device. Traffic is what the kernels read and write; of a loop, such as that
 over pairs, it counts the loop's inputs and outputs alone. Divided by the device's bandwidth it is
 the minimum time of the program.
@@ -64,8 +64,8 @@ def read_program(text: str) -> Program:
     return Program(kernels, traffic, widened)
 
 
-def _bytes(kind: str) -> int:
-    return sum(_array_bytes(*array) for array in _ARRAY.findall(kind))
+def _bytes(types: str) -> int:
+    return sum(_array_bytes(*array) for array in _ARRAY.findall(types))
 
 
 def _array_bytes(dtype: str, shape: str) -> int:

@@ -4,7 +4,7 @@ A kernel takes the longer of two times: its arithmetic at the rate of a large ma
 its traffic at the rate of a large copy. Kernels are the convolutions in both directions, each pass
 of batch normalisation with ReLU and the sum of a shortcut on the way, and the max-pool. What is not
 the encoder (augmentation, geometry, head, optimiser) counts nothing, so the share of the roof that
-a step reaches also says what those cost.
+a step reaches also shows what those cost.
 """
 
 import time

@@ -108,7 +108,7 @@ def channel_topk(
 
     Args:
       inputs: examples are (image, class) pairs.
-      k: most local maxima that count.
+      k: max number of local maxima that count.
       window_cells: side of the square around a local maximum, odd.
       offset_cells: as in `max_peak`.
 
@@ -129,7 +129,7 @@ def channel_topk_weighted(
 
     Args:
       inputs: examples are (image, class) pairs.
-      k: most local maxima that count.
+      k: max number of local maxima that count.
       window_cells: as in `channel_topk`.
       offset_cells: as in `max_peak`.
       literal_eq: divide by the number of local maxima as printed.
@@ -198,7 +198,7 @@ def cut_position(point_yx: jax.Array, shape: tuple[int, int], margin_cells: int)
     Args:
       point_yx: `[N, 2]` float, y and x in cells.
       shape: h and w of the map, each at least `2 * margin_cells`.
-      margin_cells: least height and width of a patch, at least 1.
+      margin_cells: min height and width of a patch, at least 1.
 
     Returns:
       `[N, 2]` int32, the row and the column of cells at which the lower and the right patches

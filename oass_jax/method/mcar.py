@@ -5,7 +5,7 @@ Recognition, IEEE TIP 2021. The global stream is the plain network. The class ma
 scores each give one region; the same network sees the regions at full size, and a class's local
 score is the highest over them. Both streams are trained, and inference takes the higher score.
 
-Deviation: the paper leaves details of the search open; what is done here is said in `locate`. The
+Deviation: the paper leaves details of the search open; what is done here is in `locate`. The
 classifier has no bias, as everywhere in this package.
 """
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from oass_jax.image import geometry
 
-LEAST = 0.125  # of the side; a region is never smaller
+MIN_LENGTH = 0.125  # of the side; a region is never smaller
 UNDECIDED = (0.125, 0.875)  # where nothing is below the threshold
 
 
@@ -94,8 +94,8 @@ def locate(profile: jax.Array, threshold: float) -> jax.Array:
     start = jnp.where(below & (position < peak), position + 1, 0).max(axis=-1)
     end = jnp.where(below & (position > peak), position, size).min(axis=-1)
 
-    least = -(-size // round(1 / LEAST))
-    length = jnp.maximum(end - start, least)
+    min_length = -(-size // round(1 / MIN_LENGTH))
+    length = jnp.maximum(end - start, min_length)
     start = jnp.clip(start - (length - (end - start)) // 2, 0, size - length)
 
     undecided = ~below.any(axis=-1)

@@ -69,9 +69,8 @@ class GraphHead(nn.Module):
         if not self.learn_vectors:
             vectors = jax.lax.stop_gradient(vectors)
         dense = functools.partial(Dense, ATTENTION_FEATURES, use_bias=False)
-        seen = dense(name="attend_features")(features)
-        meant = dense(name="attend_vectors")(vectors)
-        joint = jnp.tanh(seen[:, :, None] * meant)
+        projected = dense(name="attend_features")(features)
+        joint = jnp.tanh(projected[:, :, None] * dense(name="attend_vectors")(vectors))
         # The paper has two linear layers in a row; their biases cancel in the softmax.
         inner = self.param("attend_inner", uniform, (ATTENTION_FEATURES, ATTENTION_FEATURES))
         outer = self.param("attend_outer", uniform, (ATTENTION_FEATURES, 1))
