@@ -3,15 +3,13 @@
 python -m benchmarks.choices --image_px=128 --batch_size=8
 
 The step does what won where it could be measured. On another device others may win: a ratio below 1
-says so. `python -m benchmarks.plan` compiles the same alternatives for an H100.
+shows that. `python -m benchmarks.plan` compiles the same alternatives for an H100.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
-
-import numpy as np
 
 from benchmarks import harness
 
@@ -27,17 +25,6 @@ def pointwise_as_convolution() -> Iterator[None]:
         return resnet.spatial_conv(features, 1, stride, dtype, name)
 
     with mock.patch.object(resnet, "PointwiseConv", conv):
-        yield
-
-
-@contextlib.contextmanager
-def pointwise_in_four_dimensions() -> Iterator[None]:
-    """1x1 convolutions as products of images with four dimensions, not of a list of cells."""
-    import jax.numpy as jnp
-
-    from oass_jax.model import resnet
-
-    with mock.patch.object(resnet, "flat_dot", jnp.dot):
         yield
 
 
@@ -86,7 +73,7 @@ def teacher_folded() -> Iterator[None]:
 
 
 def fold(params: dict, batch_stats: dict) -> dict:
-    """Kernels times the scale of the normalisation that follows them, and what is left to add.
+    """Kernels times the scale of the normalisation that follows them, and the bias that remains.
 
     Args:
       params: of an encoder, or of a block.
@@ -132,7 +119,6 @@ FIELDS: dict[str, dict[str, Any]] = {
 # Name -> what changes the step while it is compiled.
 CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "1x1 as convolution": pointwise_as_convolution,
-    "1x1 as product in 4 dimensions": pointwise_in_four_dimensions,
     "max-pool of the library": pooling_of_the_library,
     "teacher folded": teacher_folded,
     "geometry in default precision": geometry_in_default_precision,
@@ -140,24 +126,24 @@ CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
 
 
 def main() -> None:
-    """Times the step of a page as it is and with every other choice."""
+    """Times the step of a config as it is and with every other choice."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--page", default="max")
+    parser.add_argument("--config", default="max")
     options = parser.parse_args()
-    steps = {"as it is": harness.Step(options.page, options)}
+    steps = {"as it is": harness.Step(options.config, options)}
     for name, change in CHOICES.items():
         with change():
-            steps[name] = harness.Step(options.page, options)
+            steps[name] = harness.Step(options.config, options)
     for name, fields in FIELDS.items():
-        steps[name] = harness.Step(options.page, options, **fields)
+        steps[name] = harness.Step(options.config, options, **fields)
     times = harness.in_turns({name: step.run for name, step in steps.items()}, options.repeats)
     rows = []
     for name, seconds in times.items():
         ratio = harness.spread(seconds / times["as it is"])
-        counted = [f"{steps[name].peak_bytes / 1e9:.2f}", f"{steps[name].flops / 1e9:.1f}"]
-        rows.append([name, harness.spread(seconds), ratio, *counted])
-    seconds = {name: np.asarray(values).tolist() for name, values in times.items()}
-    header = ["step", "step, s", "step / as it is", "memory, GB", "GFLOP"]
+        memory = f"{steps[name].peak_bytes / 1e9:.2f}"
+        rows.append([name, harness.spread(seconds), ratio, memory])
+    seconds = {name: values.tolist() for name, values in times.items()}
+    header = ["step", "step, s", "step / as it is", "memory, GB"]
     harness.report("choices", options, header, rows, seconds=seconds)
 
 

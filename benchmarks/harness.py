@@ -1,9 +1,9 @@
-"""Training steps of the configs on made-up images, timed in turns."""
+"""Training steps of the configs on random images, timed in turns."""
 
 import json
 import platform
 import time
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -28,40 +28,35 @@ def parser(description: str) -> command_line.Parser:
     )
     options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
     options.add_argument("--chunk_pairs", type=int, default=8)
-    add_out(options)
+    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
     return options
 
 
-def add_out(options: ArgumentParser) -> None:
-    """The option that every benchmark has."""
-    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
-
-
 def run(main: Callable[[], None]) -> None:
-    """Runs a benchmark; an error of the user's is reported in one line."""
+    """Runs a benchmark; a user's error is reported in one line."""
     command_line.command(lambda _: main())()
 
 
-def label_with(num_pairs: int, batch_size: int, *, num_classes: int = NUM_CLASSES) -> np.ndarray:
-    """Labels `[batch_size, num_classes]` with so many positives, spread evenly over the images."""
-    label = np.zeros((batch_size, num_classes), np.int8)
-    for pair in range(num_pairs):
+def label_of(batch_size: int) -> np.ndarray:
+    """Labels `[B, C]` with as many positives as in VOC, spread evenly over the images."""
+    label = np.zeros((batch_size, NUM_CLASSES), np.int8)
+    for pair in range(round(POSITIVES * batch_size)):
         label[pair % batch_size, pair // batch_size] = 1
     return label
 
 
-def config_of(page: str, options: Namespace, **fields: Any) -> Any:
-    """The config of a page at the size that the options ask for.
+def config_of(name: str, options: Namespace, **fields: Any) -> Any:
+    """A config at the size that the options ask for.
 
     Args:
-      page: name of a config.
+      name: of the config.
       options: from `parser`.
       **fields: of the config, such as `**{"teacher.mode": "none"}`.
 
     Raises:
-      UserError: there is no such page.
+      UserError: there is no such config.
     """
-    config = config_file.load(page)
+    config = config_file.load(name)
     config.batch_size = options.batch_size
     config.model.encoder = options.encoder
     config.model.dtype = options.dtype
@@ -73,26 +68,48 @@ def config_of(page: str, options: Namespace, **fields: Any) -> Any:
     return config
 
 
-def made_up_batch(label: np.ndarray, image_px: int) -> dict[str, np.ndarray]:
-    """Noise as images of full size, with boxes.
+def random_batch(batch_size: int, image_px: int) -> dict[str, np.ndarray]:
+    """Noise as images of full size, with boxes: what the training step reads of a batch."""
+    rng = np.random.default_rng(0)
+    corner = rng.random((batch_size, 8, 2)).astype(np.float32)
+    return {
+        "image": rng.integers(0, 256, (batch_size, image_px, image_px, 3), np.uint8),
+        "size": np.full((batch_size, 2), image_px, np.int32),
+        "label": label_of(batch_size),
+        "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
+        "box_label": rng.integers(0, NUM_CLASSES, (batch_size, 8)).astype(np.int32),
+    }
+
+
+def create_step(config: Any, mesh: Any) -> tuple[Any, Callable[[], Any], Any]:
+    """The parts of a config's training step.
 
     Args:
-      label: `[B, C]`.
-      image_px: side of the images.
+      config: every field.
+      mesh: one axis, `data`.
 
     Returns:
-      What the training step reads of a batch, see `data.pipeline`.
+      The network, a function that creates the first state, and the step, not yet compiled.
     """
-    rng = np.random.default_rng(0)
-    num = len(label)
-    corner = rng.random((num, 8, 2)).astype(np.float32)
-    return {
-        "image": rng.integers(0, 256, (num, image_px, image_px, 3), np.uint8),
-        "size": np.full((num, 2), image_px, np.int32),
-        "label": label,
-        "boxes": np.concatenate([corner * 0.5, corner * 0.5 + 0.5], axis=-1),
-        "box_label": rng.integers(0, label.shape[1], (num, 8)).astype(np.int32),
-    }
+    import jax
+
+    from oass_jax.run import build, state
+    from oass_jax.training import build as training_build
+
+    network = build.create_network(config, NUM_CLASSES)
+    schedule = training_build.create_schedule(config, 10_000)
+    tx, _ = training_build.create_optimizer(config, schedule)
+
+    def create_state() -> Any:
+        return state.create_state(
+            build.init_variables(network, 0),
+            tx=tx,
+            rng=jax.random.PRNGKey(0),
+            teacher=config.teacher.mode,
+        )
+
+    train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
+    return network, create_state, train_fn
 
 
 def peak_bytes(compiled: Any) -> int:
@@ -113,62 +130,32 @@ class Step:
       config: that of the step.
       encoder: of its network.
       compile_s: seconds to trace and compile.
-      flops: of the step, as XLA counts them.
       peak_bytes: on one device, see `peak_bytes`.
     """
 
-    def __init__(
-        self,
-        page: str,
-        options: Namespace,
-        *,
-        num_classes: int = NUM_CLASSES,
-        positives: float = POSITIVES,
-        **fields: Any,
-    ):
+    def __init__(self, name: str, options: Namespace, **fields: Any):
         """Compiles the step; nothing has run yet.
 
         Args:
-          page: name of a config.
+          name: of a config.
           options: from `parser`.
-          num_classes: C.
-          positives: labels an image has on average.
           **fields: of the config.
         """
         import jax
 
-        from oass_jax.run import build, state
-        from oass_jax.training import build as training_build
+        from oass_jax.run import build
 
-        self.config = config = config_of(page, options, **fields)
+        self.config = config_of(name, options, **fields)
         mesh = build.create_mesh()
-        network = build.create_network(config, num_classes)
+        network, create_state, train_fn = create_step(self.config, mesh)
         self.encoder = network.encoder
-        schedule = training_build.create_schedule(config, 10_000)
-        tx, _ = training_build.create_optimizer(config, schedule)
-        first = state.create_state(
-            build.init_variables(network, 0),
-            tx=tx,
-            rng=jax.random.PRNGKey(0),
-            teacher=config.teacher.mode,
-        )
-        self._state = jax.device_put(first, build.replicated(mesh))
-        num_pairs = round(positives * options.batch_size)
-        label = label_with(num_pairs, options.batch_size, num_classes=num_classes)
-        batch = made_up_batch(label, options.image_px)
+        self._state = jax.device_put(create_state(), build.replicated(mesh))
+        batch = random_batch(options.batch_size, options.image_px)
         self._batch = build.to_device(batch, tuple(batch), mesh)
-        train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
         began = time.perf_counter()
         self._compiled = train_fn.lower(self._state, self._batch).compile()
         self.compile_s = time.perf_counter() - began
-        self.flops = self._compiled.cost_analysis()["flops"]
         self.peak_bytes = peak_bytes(self._compiled)
-
-    def set_label(self, label: np.ndarray) -> None:
-        """Other labels on the same images."""
-        import jax
-
-        self._batch["label"] = jax.device_put(label, self._batch["label"].sharding)
 
     def run(self) -> float:
         """One step; its seconds."""
@@ -180,28 +167,21 @@ class Step:
         return time.perf_counter() - began
 
 
-def in_turns(
-    runs: dict[str, Callable[[], float]],
-    repeats: int,
-    before: Callable[[str], None] = lambda _: None,
-) -> dict[str, np.ndarray]:
+def in_turns(runs: dict[str, Callable[[], float]], repeats: int) -> dict[str, np.ndarray]:
     """Times functions one after the other, again and again, so that noise meets them alike.
 
     Args:
       runs: name -> function that returns its seconds.
       repeats: of each.
-      before: called with the name before each run, untimed.
 
     Returns:
       Name -> seconds `[repeats]`; a first round, which warms caches, is not counted.
     """
     times = {name: [] for name in runs}
-    for name, run in runs.items():
-        before(name)
+    for run in runs.values():
         run()
     for _ in range(repeats):
         for name, run in runs.items():
-            before(name)
             times[name].append(run())
     return {name: np.array(values) for name, values in times.items()}
 
@@ -216,7 +196,7 @@ def spread(values: np.ndarray) -> str:
 def report(
     name: str, options: Namespace, header: Sequence[str], rows: list[list], **more: Any
 ) -> None:
-    """Prints a Markdown table and writes `NAME.json` where `--out` says.
+    """Prints a Markdown table and writes `NAME.json` into the folder of `--out`.
 
     Args:
       name: of the benchmark.

@@ -3,13 +3,12 @@
 python -m benchmarks.plan --image_px=512 --batch_size=32 --dtype=bfloat16
 
 Compiling for a GPU needs its compiler, not the device: `pip install "jax[cuda12]"` (or 13) is
-enough. Nothing is timed here. Planned memory leaves out the workspace of cuDNN's convolutions, as
+enough. Nothing is timed here. Planned memory is without the workspace of cuDNN's convolutions, as
 those are chosen on the device. Traffic is what the kernels read and write; of a loop, such as that
 over pairs, it counts the loop's inputs and outputs alone. Divided by the device's bandwidth it is
-the least time that the program could take.
+the minimum time of the program.
 """
 
-import functools
 import os
 import re
 from pathlib import Path
@@ -18,9 +17,8 @@ from typing import Any, NamedTuple
 from benchmarks import choices, harness
 from oass_jax.errors import UserError
 
-PAGES = ("max", "supervised", "puzzlecam", "cmax", "max_csi")
+CONFIGS = ("max", "supervised", "puzzlecam", "cmax", "max_csi")
 BANDWIDTH = 3.0e12  # bytes a second, that an H100 reaches
-BUDGET = 80e9  # bytes of device memory
 
 # Instructions of a GPU program that run nothing.
 _FREE = {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
@@ -66,8 +64,8 @@ def read_program(text: str) -> Program:
     return Program(kernels, traffic, widened)
 
 
-def _bytes(kind: str) -> int:
-    return sum(_array_bytes(*array) for array in _ARRAY.findall(kind))
+def _bytes(types: str) -> int:
+    return sum(_array_bytes(*array) for array in _ARRAY.findall(types))
 
 
 def _array_bytes(dtype: str, shape: str) -> int:
@@ -99,73 +97,49 @@ def h100_mesh() -> Any:
     return Mesh(np.array(topology.devices), ("data",))
 
 
-def compile_step(config: Any, mesh: Any) -> Any:
-    """Compiles the training step of a config for devices that need not be there."""
-    return lower_step(config, mesh).compile()
-
-
 def lower_step(config: Any, mesh: Any) -> Any:
     """The training step of a config as JAX hands it to XLA."""
     import jax
 
     from oass_jax.run import build
-    from oass_jax.run.state import create_state
-    from oass_jax.training import build as training_build
 
-    network = build.create_network(config, harness.NUM_CLASSES)
-    schedule = training_build.create_schedule(config, 10_000)
-    tx, _ = training_build.create_optimizer(config, schedule)
-    create = functools.partial(create_state, tx=tx, teacher=config.teacher.mode)
-    rng = jax.random.PRNGKey(0)
-    state = build.abstract(lambda: create(build.init_variables(network, 0), rng=rng), mesh)
-    label = harness.label_with(0, config.batch_size)
+    _, create_state, train_fn = harness.create_step(config, mesh)
     batch = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=build.batch_sharding(mesh)),
-        harness.made_up_batch(label, config.augment.image_px),
+        harness.random_batch(config.batch_size, config.augment.image_px),
     )
-    train_fn = training_build.create_train_fn(config, network, tx, schedule, mesh)
-    return train_fn.lower(state, batch)
+    return train_fn.lower(build.abstract(create_state, mesh), batch)
 
 
 def main() -> None:
-    """Compiles the pages; and the first of them in other ways, with remat and at half the batch."""
+    """Compiles the configs; and the first of them with every other choice."""
     parser = harness.parser(__doc__)
     parser.set_defaults(image_px=512, batch_size=32, dtype="bfloat16")
-    parser.add_argument("--pages", nargs="+", default=PAGES)
+    parser.add_argument("--configs", nargs="+", default=CONFIGS)
     options = parser.parse_args()
-    os.environ["JAX_PLATFORMS"] = "cpu"
-    # Of the log there would be nothing but warnings that there is no GPU.
+    # In the log there would be nothing but warnings that there is no GPU.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     mesh = h100_mesh()
     rows = []
 
-    def compile_case(name: str, page: str, **fields: Any) -> int:
-        compiled = compile_step(harness.config_of(page, options, **fields), mesh)
+    def compile_case(case: str, name: str, **fields: Any) -> None:
+        compiled = lower_step(harness.config_of(name, options, **fields), mesh).compile()
         program, peak = read_program(compiled.as_text()), harness.peak_bytes(compiled)
         gigabytes = [f"{peak / 1e9:.2f}", f"{program.traffic / 1e9:.1f}"]
-        least = f"{1e3 * program.traffic / BANDWIDTH:.1f}"
-        rows.append([name, *gigabytes, least, program.kernels, f"{program.widened / 1e6:.0f}"])
-        print(name, "compiled", flush=True)
-        return peak
+        min_ms = f"{1e3 * program.traffic / BANDWIDTH:.1f}"
+        rows.append([case, *gigabytes, min_ms, program.kernels, f"{program.widened / 1e6:.0f}"])
+        print(case, "compiled", flush=True)
 
-    for page in options.pages:
-        compile_case(page, page)
-    first, whole = options.pages[0], options.batch_size
-    for name, change in choices.CHOICES.items():
+    for name in options.configs:
+        compile_case(name, name)
+    first = options.configs[0]
+    for choice, change in choices.CHOICES.items():
         with change():
-            compile_case(f"{first}, {name}", first)
-    for name, fields in choices.FIELDS.items():
-        compile_case(f"{first}, {name}", first, **fields)
-    largest = {}
-    for name, fields in ({first: {}} | choices.FIELDS).items():
-        few, many = (
-            compile_case(f"{name}, batch {size}", first, batch_size=size, **fields)
-            for size in (whole // 2, 2 * whole)
-        )
-        largest[name] = whole // 2 + int((BUDGET - few) / (many - few) * 1.5 * whole)
-    print(f"largest batches of {BUDGET / 1e9:.0f} GB, along a line: {largest}")
-    header = ["step", "memory, GB", "traffic, GB", "least, ms", "kernels", "largest float32, MB"]
-    harness.report("plan", options, header, rows, largest_batch=largest)
+            compile_case(f"{first}, {choice}", first)
+    for choice, fields in choices.FIELDS.items():
+        compile_case(f"{first}, {choice}", first, **fields)
+    header = ["step", "memory, GB", "traffic, GB", "min, ms", "kernels", "largest float32, MB"]
+    harness.report("plan", options, header, rows)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ A kernel takes the longer of two times: its arithmetic at the rate of a large ma
 its traffic at the rate of a large copy. Kernels are the convolutions in both directions, each pass
 of batch normalisation with ReLU and the sum of a shortcut on the way, and the max-pool. What is not
 the encoder (augmentation, geometry, head, optimiser) counts nothing, so the share of the roof that
-a step reaches also says what those cost.
+a step reaches also shows what those cost.
 """
 
 import time
@@ -91,7 +91,7 @@ def forward_flops(encoder: Any, image_px: int) -> int:
 def pass_seconds(
     encoder: Any, image_px: int, batch_size: int, itemsize: int, limits: Limits
 ) -> dict[str, float]:
-    """Least times of a batch's passes through the encoder.
+    """Minimum times of a batch's passes through the encoder.
 
     Args:
       encoder: of `oass_jax.model.resnet`.
@@ -101,19 +101,19 @@ def pass_seconds(
       limits: of the device.
 
     Returns:
-      Seconds of `teach` (running statistics), `forward` (the batch's) and `backward`.
+      Seconds of `teacher` (running statistics), `forward` (the batch's) and `backward`.
     """
 
     def kernel(flops: float, values: float) -> float:
         return max(flops / limits.flops, values * itemsize / limits.bandwidth)
 
-    seconds = dict.fromkeys(("teach", "forward", "backward"), 0.0)
+    seconds = dict.fromkeys(("teacher", "forward", "backward"), 0.0)
     for conv in convolutions(encoder, image_px):
         read, written = batch_size * conv.read, batch_size * conv.written
         product = kernel(2 * batch_size * conv.macs, read + written + conv.weights)
         # Normalisation reads and writes; the sum reads the shortcut, too. Pooling writes a quarter.
         normalise = kernel(0, (2 + conv.last + 1.25 * conv.first) * written)
-        seconds["teach"] += product + normalise
+        seconds["teacher"] += product + normalise
         seconds["forward"] += product + normalise + kernel(0, written)  # and the statistics
         # Backwards, normalisation sums over its input and gradient, then reads both and writes one;
         # the sum reads its result and gradient and writes another; pooling reads 1.25, writes 1.
@@ -136,19 +136,19 @@ def step_passes(config: Any, pairs: float) -> dict[str, float]:
     """
     from oass_jax.method import keypoint
 
-    trained, taught = 1.0 + config.regions.count, 0.0
+    trained, teacher = 1.0 + config.regions.count, 0.0
     patches = 1.0 if config.teacher.resize_patches else 4.0
     if keypoint.KEYPOINTS[config.keypoint.strategy].channel_wise:
         patches *= pairs
     if config.teacher.mode == "siamese":
         trained += patches
     if config.teacher.mode == "ema":
-        taught = patches
-    return {"teach": taught, "forward": trained, "backward": trained}
+        teacher = patches
+    return {"teacher": teacher, "forward": trained, "backward": trained}
 
 
 def step_seconds(config: Any, encoder: Any, pairs: float, limits: Limits) -> float:
-    """The roof: the least time of a training step.
+    """The roof: the minimum time of a training step.
 
     Args:
       config: of the method.
@@ -157,8 +157,8 @@ def step_seconds(config: Any, encoder: Any, pairs: float, limits: Limits) -> flo
       limits: of the device.
     """
     itemsize = {"float32": 4, "bfloat16": 2}[config.model.dtype]
-    least = pass_seconds(encoder, config.augment.image_px, config.batch_size, itemsize, limits)
-    return sum(least[name] * number for name, number in step_passes(config, pairs).items())
+    min_s = pass_seconds(encoder, config.augment.image_px, config.batch_size, itemsize, limits)
+    return sum(min_s[name] * number for name, number in step_passes(config, pairs).items())
 
 
 def step_flops(config: Any, encoder: Any, pairs: float) -> float:
@@ -174,7 +174,8 @@ def step_flops(config: Any, encoder: Any, pairs: float) -> float:
     forward = forward_flops(encoder, image_px)
     passes = step_passes(config, pairs)
     return (
-        forward * (passes["teach"] + passes["forward"]) + (2 * forward - stem) * passes["backward"]
+        forward * (passes["teacher"] + passes["forward"])
+        + (2 * forward - stem) * passes["backward"]
     )
 
 

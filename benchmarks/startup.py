@@ -14,8 +14,6 @@ import time
 from argparse import Namespace
 from pathlib import Path
 
-import numpy as np
-
 from benchmarks import harness
 from oass_jax.errors import UserError
 
@@ -26,7 +24,7 @@ def first_step(options: Namespace, data_dir: Path, cache: str, folder: Path) -> 
     """Runs a step of the command.
 
     Args:
-      options: the page and size.
+      options: the config and size.
       data_dir: of the prepared data set.
       cache: folder of compiled programs; '' for none.
       folder: where the workdir goes.
@@ -35,9 +33,9 @@ def first_step(options: Namespace, data_dir: Path, cache: str, folder: Path) -> 
       Seconds until the first step was logged.
 
     Raises:
-      UserError: with what the command said.
+      UserError: with the last line that the command printed.
     """
-    command = [sys.executable, "-m", "oass_jax.main", f"--config=configs/demo.py:{options.page}"]
+    command = [sys.executable, "-m", "oass_jax.main", f"--config=configs/demo.py:{options.config}"]
     fields = {
         "data.data_dir": data_dir,
         "num_epochs": 1e-3,
@@ -73,20 +71,18 @@ def main() -> None:
     """Starts the command again and again."""
     parser = harness.parser(__doc__)
     parser.set_defaults(encoder="resnet_tiny", image_px=96, batch_size=32, repeats=3)
-    parser.add_argument("--page", default="max")
+    parser.add_argument("--config", default="max")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)
         data_dir = root / "data"
         prepare = [sys.executable, "-m", "oass_jax.prepare", "--dataset=digit_scenes"]
         subprocess.run([*prepare, f"--data_dir={data_dir}"], check=True, stdout=subprocess.DEVNULL)
-        number = 0
 
         def start(cache: str) -> float:
-            nonlocal number
-            number += 1
-            path = {"none": "", "warm": root / "cache", "cold": root / f"cache_{number}"}[cache]
-            return first_step(options, data_dir, str(path), root / f"run_{number}")
+            folder = Path(tempfile.mkdtemp(dir=root))
+            path = {"none": "", "warm": root / "cache", "cold": folder / "cache"}[cache]
+            return first_step(options, data_dir, str(path), folder / "run")
 
         runs = {cache: lambda cache=cache: start(cache) for cache in CACHES}
         times = harness.in_turns(runs, options.repeats)
@@ -94,7 +90,7 @@ def main() -> None:
         [cache, harness.spread(seconds), harness.spread(seconds / times["none"])]
         for cache, seconds in times.items()
     ]
-    seconds = {cache: np.asarray(values).tolist() for cache, values in times.items()}
+    seconds = {cache: values.tolist() for cache, values in times.items()}
     header = ["cache of programs", "first step, s", "relative to none"]
     harness.report("startup", options, header, rows, seconds=seconds)
 

@@ -11,37 +11,39 @@ import numpy as np
 from benchmarks import harness, roof
 
 OASS = ("max", "cmax", "ctopk", "ctopk_w", "gt_bbox", "max_csi", "ctopk_w_csi")
-PAGES = (*OASS, "supervised", "puzzlecam", "mcar", "ssgrl")
+CONFIGS = (*OASS, "supervised", "puzzlecam", "mcar", "ssgrl")
 
 
 def main() -> None:
-    """Times the pages that are asked for."""
+    """Times the configs that are asked for."""
     parser = harness.parser(__doc__)
-    parser.add_argument("--pages", nargs="+", default=PAGES, help="the first is what others are to")
+    parser.add_argument(
+        "--configs", nargs="+", default=CONFIGS, help="times are relative to the first"
+    )
     options = parser.parse_args()
     limits = roof.measure_limits(options.dtype)
-    steps = {page: harness.Step(page, options) for page in options.pages}
-    times = harness.in_turns({page: step.run for page, step in steps.items()}, options.repeats)
-    base = times[options.pages[0]]
+    steps = {name: harness.Step(name, options) for name in options.configs}
+    times = harness.in_turns({name: step.run for name, step in steps.items()}, options.repeats)
+    base = times[options.configs[0]]
     rows = []
-    for page, seconds in times.items():
-        step = steps[page]
-        least = roof.step_seconds(step.config, step.encoder, harness.POSITIVES, limits)
+    for name, seconds in times.items():
+        step = steps[name]
+        min_s = roof.step_seconds(step.config, step.encoder, harness.POSITIVES, limits)
         rows.append(
             [
-                page,
+                name,
                 harness.spread(seconds),
                 f"{options.batch_size / np.median(seconds):.1f}",
                 # Ratios of neighbours in time, so that a slow minute falls out.
                 harness.spread(seconds / base),
-                f"{100 * least / np.median(seconds):.0f} %",
+                f"{100 * min_s / np.median(seconds):.0f} %",
                 f"{step.compile_s:.1f}",
                 f"{step.peak_bytes / 1e9:.2f}",
             ]
         )
-    header = ["page", "step, s", "images/s", f"step / {options.pages[0]}"]
+    header = ["config", "step, s", "images/s", f"step / {options.configs[0]}"]
     header += ["of the roof", "compile, s", "memory, GB"]
-    seconds = {page: values.tolist() for page, values in times.items()}
+    seconds = {name: values.tolist() for name, values in times.items()}
     print(f"{limits.flops / 1e12:.2f} TFLOP/s and {limits.bandwidth / 1e9:.0f} GB/s are the limits")
     harness.report("step", options, header, rows, seconds=seconds, limits=limits._asdict())
 

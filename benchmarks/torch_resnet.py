@@ -1,6 +1,6 @@
 """PuzzleCAM as plain PyTorch: torchvision's ResNet with output stride 16, cut, merge and losses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,48 +12,28 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
-class BasicBlock(nn.Module):
-    """3x3, 3x3 with a shortcut; the stride sits in the first."""
+class Block(nn.Module):
+    """Convolutions with a shortcut; torchvision's names, so `conv1`, `bn1`, and so on.
 
-    expansion = 1
+    Attributes:
+      sizes: of the kernels.
+      strided: index of the convolution that has the stride.
+      expansion: outputs of the last convolution to those of the others.
+    """
 
-    def __init__(self, inputs: int, width: int, stride: int):
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.relu = nn.ReLU(inplace=True)
-        self.downsample = None
-        if stride != 1 or inputs != width:
-            self.downsample = nn.Sequential(
-                nn.Conv2d(inputs, width, 1, stride, bias=False), nn.BatchNorm2d(width)
-            )
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps x [B, inputs, h, w] to [B, width, ceil(h / stride), ceil(w / stride)]."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        y += x if self.downsample is None else self.downsample(x)
-        return self.relu(y)
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3, 1x1 with a shortcut; the stride sits in the 3x3 (torchvision's "v1.5")."""
-
-    expansion = 4
-    strided = "conv2"
+    sizes: tuple[int, ...]
+    strided: int
+    expansion: int
 
     def __init__(self, inputs: int, width: int, stride: int):
         super().__init__()
         outputs = self.expansion * width
-        strides = {"conv1": 1, "conv2": 1} | {self.strided: stride}
-        self.conv1 = nn.Conv2d(inputs, width, 1, strides["conv1"], bias=False)
-        self.bn1 = nn.BatchNorm2d(width)
-        self.conv2 = nn.Conv2d(width, width, 3, strides["conv2"], padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(width)
-        self.conv3 = nn.Conv2d(width, outputs, 1, bias=False)
-        self.bn3 = nn.BatchNorm2d(outputs)
+        widths = [inputs, *[width] * (len(self.sizes) - 1), outputs]
+        for i, size in enumerate(self.sizes):
+            own = stride if i == self.strided else 1
+            conv = nn.Conv2d(*widths[i : i + 2], size, own, padding=size // 2, bias=False)
+            self.add_module(f"conv{i + 1}", conv)
+            self.add_module(f"bn{i + 1}", nn.BatchNorm2d(widths[i + 1]))
         self.relu = nn.ReLU(inplace=True)
         self.downsample = None
         if stride != 1 or inputs != outputs:
@@ -62,24 +42,38 @@ class Bottleneck(nn.Module):
             )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Maps x [B, inputs, h, w] to [B, 4 width, ceil(h / stride), ceil(w / stride)]."""
-        y = self.relu(self.bn1(self.conv1(x)))
-        y = self.relu(self.bn2(self.conv2(y)))
-        y = self.bn3(self.conv3(y))
+        """Maps x [B, inputs, h, w] to [B, outputs, ceil(h / stride), ceil(w / stride)]."""
+        y = x
+        for i in range(1, len(self.sizes) + 1):
+            y = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(y))
+            if i < len(self.sizes):
+                y = self.relu(y)
         y += x if self.downsample is None else self.downsample(x)
         return self.relu(y)
 
 
-class BottleneckV1(Bottleneck):
-    """The stride sits in the first 1x1, as in the original."""
+class BasicBlock(Block):
+    """3x3, 3x3; the stride sits in the first."""
 
-    strided = "conv1"
+    sizes, strided, expansion = (3, 3), 0, 1
+
+
+class Bottleneck(Block):
+    """1x1, 3x3, 1x1; the stride sits in the 3x3 (torchvision's "v1.5")."""
+
+    sizes, strided, expansion = (1, 3, 1), 1, 4
+
+
+class BottleneckV1(Block):
+    """1x1, 3x3, 1x1; the stride sits in the first 1x1, as in the original."""
+
+    sizes, strided, expansion = (1, 3, 1), 0, 4
 
 
 class ResNet(nn.Module):
     """torchvision's, without the classifier; `layer4` has stride 1 and nothing is dilated."""
 
-    def __init__(self, stage_sizes: Sequence[int], width: int, block: type[nn.Module] = Bottleneck):
+    def __init__(self, stage_sizes: Sequence[int], width: int, block: type[Block] = Bottleneck):
         super().__init__()
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -100,18 +94,20 @@ class ResNet(nn.Module):
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
 
-def like(encoder: Any) -> ResNet:
-    """The counterpart of a `ResNet` of `oass_jax.model.resnet`; its blocks have the same names."""
-    return ResNet(encoder.stage_sizes, encoder.width, globals()[encoder.block.__name__])
-
-
 class Network(nn.Module):
     """The encoder, and a 1x1 convolution without bias from its features to class maps."""
 
-    def __init__(self, encoder: ResNet, num_classes: int):
+    def __init__(self, encoder: Any, num_classes: int):
+        """Makes the counterpart of an encoder.
+
+        Args:
+          encoder: a `ResNet` of `oass_jax.model.resnet`; its blocks have the same names.
+          num_classes: C.
+        """
         super().__init__()
-        self.encoder = encoder
-        self.head = nn.Conv2d(encoder.num_features, num_classes, 1, bias=False)
+        block = globals()[encoder.block.__name__]
+        self.encoder = ResNet(encoder.stage_sizes, encoder.width, block)
+        self.head = nn.Conv2d(self.encoder.num_features, num_classes, 1, bias=False)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Maps normalised images [B, 3, H, W] to class maps [B, C, H / 16, W / 16]."""
@@ -145,13 +141,6 @@ def classification(cam: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     return functional.binary_cross_entropy_with_logits(cam.mean((2, 3)), label)
 
 
-def supervised(
-    network: nn.Module, images: torch.Tensor, label: torch.Tensor
-) -> dict[str, torch.Tensor]:
-    """The loss of normalised images [B, 3, H, W] with float labels [B, C]."""
-    return {"loss": classification(network(images), label)}
-
-
 def puzzlecam(
     network: nn.Module,
     images: torch.Tensor,
@@ -160,7 +149,11 @@ def puzzlecam(
     alpha_p: float,
     alpha_re: float,
 ) -> dict[str, torch.Tensor]:
-    """PuzzleCAM's losses, their weighted sum as `loss`; arguments as of `supervised`."""
+    """PuzzleCAM's losses of normalised images [B, 3, H, W] with float labels [B, C].
+
+    Returns:
+      Each, and their weighted sum as `loss`.
+    """
     cam = network(images)
     cam_re = merge(network(cut(images)))
     parts = {
@@ -172,54 +165,14 @@ def puzzlecam(
     return parts | {"loss": total}
 
 
-class Step:
-    """A training step, its network and optimiser, and a batch on the device."""
-
-    def __init__(
-        self,
-        network: Network,
-        losses: Callable[..., dict[str, torch.Tensor]],
-        pixels: torch.Tensor,
-        label: torch.Tensor,
-        *,
-        encoder_rate: float,
-        head_rate: float,
-        weight_decay: float,
-        dtype: str,
-        compiled: bool,
-    ):
-        """Prepares a step; nothing has run or compiled yet.
-
-        Args:
-          network: on the device of the batch; trained in place.
-          losses: `supervised` or `puzzlecam` with its weights.
-          pixels: `[B, H, W, 3]` uint8.
-          label: `[B, C]` float.
-          encoder_rate: learning rate of the encoder.
-          head_rate: learning rate of the head.
-          weight_decay: of kernels.
-          dtype: float32 or bfloat16, by autocast.
-          compiled: whether by `torch.compile`.
-        """
-        self._network = network.train()
-        self._losses = torch.compile(losses) if compiled else losses
-        self._pixels, self._label = pixels, label
-        self._autocast = torch.autocast(
-            pixels.device.type, torch.bfloat16, enabled=dtype == "bfloat16"
-        )
-        groups = []
-        for part, rate in ((network.encoder, encoder_rate), (network.head, head_rate)):
-            for is_kernel in (False, True):
-                parameters = [p for p in part.parameters() if (p.ndim > 1) == is_kernel]
-                decay = weight_decay if is_kernel else 0.0
-                groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
-        self._optimizer = torch.optim.AdamW(groups, fused=True)
-
-    def run(self) -> dict[str, torch.Tensor]:
-        """One step; its losses, which a GPU may still be computing."""
-        self._optimizer.zero_grad(set_to_none=True)
-        with self._autocast:
-            losses = self._losses(self._network, normalise(self._pixels), self._label)
-        losses["loss"].backward()
-        self._optimizer.step()
-        return losses
+def parameter_groups(network: Network, optimizer: Any) -> list[dict[str, Any]]:
+    """The learning rates of encoder and head in a config's `optimizer`; kernels alone decay."""
+    parts = [(network.encoder, optimizer.encoder_learning_rate)]
+    parts += [(network.head, optimizer.head_learning_rate)]
+    groups = []
+    for part, rate in parts:
+        for is_kernel in (False, True):
+            parameters = [p for p in part.parameters() if (p.ndim > 1) == is_kernel]
+            decay = optimizer.weight_decay if is_kernel else 0.0
+            groups.append({"params": parameters, "lr": rate, "weight_decay": decay})
+    return groups

@@ -2,7 +2,7 @@
 
     python -m oass_jax.main --config=gt_bbox --workdir=runs/gt_bbox
 
-The mean centre of every label's boxes: an upper bound, since it is told where the objects are.
+The mean centre of every label's boxes: an upper bound, since it is given where the objects are.
 """
 
 from oass_jax import default_config

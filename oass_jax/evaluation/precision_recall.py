@@ -72,7 +72,8 @@ def precision_recall(
     prediction does not know of them. Without any positive everything is NaN.
 
     Deviation: where a class is never predicted, ML-GCN's code adds a wrong prediction to the
-    overall count, and where one has no positives its CR is NaN. Here neither happens.
+    overall count, and where one has no positives its CR is NaN. Here neither happens. Its code also
+    counts as negative what is ignored here: on VOC, classes with difficult objects alone.
 
     Args:
       logits: [N, C], finite.

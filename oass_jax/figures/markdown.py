@@ -13,7 +13,7 @@ NONE = "\N{EN DASH}"
 LEGEND = (
     "mAP in percent, mean ± standard deviation over seeds; one seed has no deviation. `vs`: mean "
     "difference over the n seeds both have, with its 95 % confidence interval (Student's t). "
-    "Footnotes say what was run otherwise than the row's config."
+    "Footnotes name what was run otherwise than the row's config."
 )
 
 

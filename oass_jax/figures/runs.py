@@ -1,4 +1,4 @@
-"""Workdirs -> runs: where they are, what their config says, and what their evaluations found."""
+"""Workdirs -> runs: where they are, their config, and the results of their evaluations."""
 
 import datetime
 import json
@@ -50,7 +50,7 @@ RECORDED_BY_EVALUATION = ("weights", "logits", "difficult", "num_images")
 
 @dataclass(frozen=True)
 class Run:
-    """A run, as its workdir tells it.
+    """A run, read from its workdir.
 
     Attributes:
       folder: the workdir.
@@ -117,7 +117,7 @@ def read_all(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
       folders: workdirs.
 
     Returns:
-      The finished runs, and a sentence for each folder that was left out.
+      The finished runs, and a sentence for each folder that was omitted.
     """
     runs, notes = [], []
     for folder in folders:
@@ -125,12 +125,12 @@ def read_all(folders: Iterable[Path]) -> tuple[list[Run], list[str]]:
             run = _read(folder)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             what = f"{type(error).__name__}: {error}"
-            notes.append(f"{folder} is left out: its files are not those of a run ({what})")
+            notes.append(f"{folder} is omitted: its files are not those of a run ({what})")
             continue
         if run.ended:
             runs.append(run)
         else:
-            notes.append(f"{folder} is left out: the run is not finished")
+            notes.append(f"{folder} is omitted: the run is not finished")
     return runs, notes
 
 
@@ -173,7 +173,7 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
       summary: of an evaluation, which knows better than the config how it was made.
 
     Returns:
-      Name -> value. A field that is off is left out, as it is in runs older than the field.
+      Name -> value. A field that is off is omitted, as it is in runs older than the field.
     """
     known = dict(fields)
     for name, value in (summary or {}).items():

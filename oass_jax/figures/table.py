@@ -48,7 +48,7 @@ class Line:
     """A line of a table.
 
     Attributes:
-      row: what the paper says.
+      row: of the paper.
       group: what was run; None without a run.
       compared: baseline -> difference to it, None where fewer than two seeds are common.
       comparable: whether the group was evaluated on what the paper's figure is of.
@@ -123,7 +123,7 @@ def group_runs(runs: Iterable[Run], evaluation: str) -> tuple[dict[str, list[Gro
         if row is None or summary is None:
             continue
         if summary["map"] is None:
-            notes.append(f"{run.folder} is left out of {evaluation}: no class has positives")
+            notes.append(f"{run.folder} is omitted from {evaluation}: no class has positives")
             continue
         own = settings(run.fields, summary)
         same = next((runs for other, runs in gathered.get(row, ()) if other == own), None)
@@ -150,7 +150,7 @@ def _create_groups(row: str, evaluation: str, gathered: list[Gathered]) -> list[
         runs = dict(sorted(by_seed.items()))
         maps = {seed: run.evaluations[evaluation]["map"] for seed, run in runs.items()}
         config = paper.configs()[paper.config_of(next(iter(runs.values())).fields)]
-        # No config says how many images a split has.
+        # No config has the number of images of a split.
         num_images = (groups[0].settings if groups else own).get("eval.num_images")
         differs = ", ".join(differences(own, config | {"eval.num_images": num_images}))
         groups.append(Group(row, own, runs, maps, differs))
@@ -158,7 +158,7 @@ def _create_groups(row: str, evaluation: str, gathered: list[Gathered]) -> list[
 
 
 def _notes_on_steps(groups: Mapping[str, list[Group]], evaluation: str) -> list[str]:
-    """Says where the seeds of a group were not evaluated after the same number of steps."""
+    """Reports where the seeds of a group were not evaluated after the same number of steps."""
     notes = []
     for group in (group for of_row in groups.values() for group in of_row):
         steps = [run.evaluations[evaluation]["step"] for run in group.runs.values()]
@@ -208,7 +208,7 @@ def _compare(
 
 
 def in_no_table(runs: Iterable[Run], evaluations: Collection[str]) -> list[str]:
-    """Says which finished runs the tables have no place for.
+    """Reports which finished runs the tables have no place for.
 
     Args:
       runs: finished runs.

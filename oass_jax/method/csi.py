@@ -16,7 +16,7 @@ def class_mask(cam: jax.Array) -> jax.Array:
 
     Deviation: the paper does not say how maps become masks. This is PuzzleCAM's normalisation, in
     [0, 1]; a map without a positive value masks everything. No gradient goes through the mask: it
-    says where to look, and is taught by the losses of the maps themselves.
+    is where to look, and is trained by the losses of the maps themselves.
 
     Args:
       cam: `[B, h, w, C]` float, raw class maps.

@@ -26,7 +26,9 @@ class KeypointInputs(NamedTuple):
         Deviation: not PuzzleCAM's maps, each divided by its own maximum: there every class peaks
         at 1 and the maximum over classes in Eq. 1 would be decided by rounding.
       label: `[N, K]`, 1 for the classes that are present.
-      valid: `[N, h, w]` bool, cells that may be chosen.
+      valid: `[N, h, w]` bool, cells that may be chosen: by default those of the image.
+        Deviation: the paper does not say what happens in the padding. A cell is the image's where
+        its centre is, not where the two overlap.
       boxes: `[N, M, 4]` float, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
       box_label: `[N, M]` int, class of each box among the K, -1 for an unused slot.
     """
@@ -106,7 +108,7 @@ def channel_topk(
 
     Args:
       inputs: examples are (image, class) pairs.
-      k: most local maxima that count.
+      k: max number of local maxima that count.
       window_cells: side of the square around a local maximum, odd.
       offset_cells: as in `max_peak`.
 
@@ -127,7 +129,7 @@ def channel_topk_weighted(
 
     Args:
       inputs: examples are (image, class) pairs.
-      k: most local maxima that count.
+      k: max number of local maxima that count.
       window_cells: as in `channel_topk`.
       offset_cells: as in `max_peak`.
       literal_eq: divide by the number of local maxima as printed.
@@ -196,7 +198,7 @@ def cut_position(point_yx: jax.Array, shape: tuple[int, int], margin_cells: int)
     Args:
       point_yx: `[N, 2]` float, y and x in cells.
       shape: h and w of the map, each at least `2 * margin_cells`.
-      margin_cells: least height and width of a patch, at least 1.
+      margin_cells: min height and width of a patch, at least 1.
 
     Returns:
       `[N, 2]` int32, the row and the column of cells at which the lower and the right patches

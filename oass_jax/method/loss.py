@@ -14,11 +14,11 @@ import jax.numpy as jnp
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
-    """Binary cross-entropy of each entry, 0 where it is left out.
+    """Binary cross-entropy of each entry, 0 where the label is ignored.
 
     Args:
       logits: float.
-      label: of the same shape, 1 present, 0 absent, -1 left out.
+      label: of the same shape, 1 present, 0 absent, -1 ignored.
 
     Returns:
       float32, of the same shape.
@@ -33,7 +33,7 @@ def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
 
     Args:
       logits: `[B, C]` float.
-      label: `[B, C]`, 1 present, 0 absent, -1 left out of its image's average.
+      label: `[B, C]`, 1 present, 0 absent, -1 ignored in its image's average.
 
     Returns:
       A float32 scalar.
@@ -42,11 +42,11 @@ def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
 
 
 def mean_over_classes(entropy: jax.Array, label: jax.Array) -> jax.Array:
-    """The mean of each image's classes that are not left out, 0 where all are.
+    """The mean of each image's classes that are not ignored, 0 where all are.
 
     Args:
       entropy: `[B, C]`, from `cross_entropy`.
-      label: `[B, C]`, -1 where left out.
+      label: `[B, C]`, -1 where ignored.
 
     Returns:
       `[B]` float32.
@@ -67,7 +67,7 @@ def reconstruction(
         (PuzzleCAM's masking); 'mean' counts every class.
 
     Returns:
-      `[N]` float32, of each row.
+      `[N]` float32, of each example.
     """
     distance = jnp.abs(cam - cam_re)
     if reduction == "masked":

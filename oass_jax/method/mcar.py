@@ -5,7 +5,7 @@ Recognition, IEEE TIP 2021. The global stream is the plain network. The class ma
 scores each give one region; the same network sees the regions at full size, and a class's local
 score is the highest over them. Both streams are trained, and inference takes the higher score.
 
-Deviation: the paper leaves details of the search open; what is done here is said in `locate`. The
+Deviation: the paper leaves details of the search open; what is done here is in `locate`. The
 classifier has no bias, as everywhere in this package.
 """
 
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from oass_jax.image import geometry
 
-LEAST = 0.125  # of the side; a region is never smaller
+MIN_LENGTH = 0.125  # of the side; a region is never smaller
 UNDECIDED = (0.125, 0.875)  # where nothing is below the threshold
 
 
@@ -73,6 +73,11 @@ def locate(profile: jax.Array, threshold: float) -> jax.Array:
     The profile is brought to [0, 1] first. A stretch shorter than an eighth of the axis is widened
     to that; where the profile never falls to the threshold it is the middle three quarters.
 
+    Deviation: in the authors' code a stretch begins at the last pixel below the threshold and ends
+    before the last one above, so it lies one pixel earlier. A short one is widened to an eighth or
+    a pixel less, and near a border not always; here always to an eighth, around its middle as far
+    as the border permits.
+
     Args:
       profile: `[..., L]` float, attention along an axis of L pixels.
       threshold: in (0, 1).
@@ -89,8 +94,8 @@ def locate(profile: jax.Array, threshold: float) -> jax.Array:
     start = jnp.where(below & (position < peak), position + 1, 0).max(axis=-1)
     end = jnp.where(below & (position > peak), position, size).min(axis=-1)
 
-    least = -(-size // round(1 / LEAST))
-    length = jnp.maximum(end - start, least)
+    min_length = -(-size // round(1 / MIN_LENGTH))
+    length = jnp.maximum(end - start, min_length)
     start = jnp.clip(start - (length - (end - start)) // 2, 0, size - length)
 
     undecided = ~below.any(axis=-1)

@@ -50,8 +50,8 @@ class InstanceHead(nn.Module):
 
     Deviation: the paper does not say what its last convolution, from C to C, starts from. Here it
     is the identity, each class with its own instance, since a random mixture takes epochs to undo,
-    and its bias says that labels are rare. The bias is all there is to say so of a class without
-    attention, and from zero Adam needs thousands of steps for it.
+    and its bias makes labels rare. For a class without attention only the bias can do so, and
+    from zero Adam needs thousands of steps for it.
 
     Attributes:
       num_classes: C.
@@ -107,11 +107,11 @@ class Network(nn.Module):
         return self.encoder(images, train=train)
 
     def classify(self, features: jax.Array, channel: jax.Array | None = None) -> jax.Array:
-        """g: features -> raw class maps A, of every class or of one a row; see `ClassHead`."""
+        """g: features -> raw class maps A, of every class or of one an example; see `ClassHead`."""
         return self.head(features, channel)
 
     def predict(self, features: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Everything that is said of an image.
+        """Everything that is predicted of an image.
 
         Args:
           features: [B, h, w, D].

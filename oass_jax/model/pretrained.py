@@ -1,6 +1,6 @@
 """Pretrained weights (safetensors, of torch) -> the encoder's flax variables.
 
-The encoder says what the file calls a variable (`foreign_name`, see `encoders.py`). Kernels are
+The encoder knows what the file calls a variable (`foreign_name`, see `encoders.py`). Kernels are
 brought from torch's layout to flax's: OIHW -> HWIO, and of a dense layer [out, in] -> [in, out].
 """
 

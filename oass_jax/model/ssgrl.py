@@ -29,6 +29,8 @@ class GraphHead(nn.Module):
     Deviation: the paper's label vectors are GloVe's and fixed. So they are here where they come
     from a file; else they start at random and are learned. The graph, and such vectors, are
     parameters that nothing moves (`prepare` sets them), so that they are saved with the rest.
+    Features have stride 16, as in the other rows; in the authors' code it is 64: a ResNet of
+    stride 32, then 2x2 average pooling.
 
     Attributes:
       num_classes: C.
@@ -67,9 +69,8 @@ class GraphHead(nn.Module):
         if not self.learn_vectors:
             vectors = jax.lax.stop_gradient(vectors)
         dense = functools.partial(Dense, ATTENTION_FEATURES, use_bias=False)
-        seen = dense(name="attend_features")(features)
-        meant = dense(name="attend_vectors")(vectors)
-        joint = jnp.tanh(seen[:, :, None] * meant)
+        projected = dense(name="attend_features")(features)
+        joint = jnp.tanh(projected[:, :, None] * dense(name="attend_vectors")(vectors))
         # The paper has two linear layers in a row; their biases cancel in the softmax.
         inner = self.param("attend_inner", uniform, (ATTENTION_FEATURES, ATTENTION_FEATURES))
         outer = self.param("attend_outer", uniform, (ATTENTION_FEATURES, 1))
@@ -78,7 +79,11 @@ class GraphHead(nn.Module):
 
 
 class GatedUpdate(nn.Module):
-    """One step of the gated graph network, its equations 2 to 6."""
+    """One step of the gated graph network, its equations 2 to 6.
+
+    Deviation: one version of the authors' code multiplies the state by the update gate's weights in
+    the reset gate, too. Here each gate has its own, as in the equations and in the other version.
+    """
 
     @nn.compact
     def __call__(self, state: jax.Array, message: jax.Array) -> jax.Array:

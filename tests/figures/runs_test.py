@@ -18,7 +18,7 @@ def test_workdirs_are_found_two_levels_down_once(tmp_path, write_run):
     assert runs.find([one, two / ".." / "max"]) == [one]
 
 
-def test_no_folder_and_no_run_are_told(tmp_path):
+def test_no_folder_and_no_run_are_reported(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(UserError, match=r"is no folder: did you mean .*/runs\?"):
         runs.find([tmp_path / "rnus"])
@@ -26,7 +26,7 @@ def test_no_folder_and_no_run_are_told(tmp_path):
         runs.find([tmp_path / "runs"])
 
 
-def test_unfinished_and_damaged_runs_are_left_out_and_told(tmp_path, write_run):
+def test_unfinished_and_damaged_runs_are_omitted_and_reported(tmp_path, write_run):
     good = write_run(tmp_path / "good", seed=3)
     going_on = write_run(tmp_path / "going_on", ended=False)
     no_env = write_run(tmp_path / "no_env")

@@ -76,7 +76,7 @@ def test_every_table_has_the_papers_figures_without_a_run(tmp_path, write_run, t
     assert cells(text, 2, "Ours (cTopk-w) w/o CSI")[3] == "88.43"
     assert cells(text, 3, "Ours (cMax) w/o CSI")[3] == "91.58"
     assert cells(text, 3, "Ours (cMax) w/ CSI")[3] == "92.08"
-    assert f"{tmp_path}/going_on is left out: the run is not finished" in text
+    assert f"{tmp_path}/going_on is omitted: the run is not finished" in text
 
 
 def test_table_2_is_of_another_split_than_the_papers(tmp_path, write_run, tables):

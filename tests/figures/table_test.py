@@ -57,15 +57,15 @@ def test_of_the_same_seed_the_newest_counts(tmp_path, write_run):
     )
 
 
-def test_a_map_of_nothing_is_left_out(tmp_path, write_run):
+def test_a_map_of_nothing_is_omitted(tmp_path, write_run):
     write_run(tmp_path / "run", None)
     assert groups_in(tmp_path) == (
         {},
-        [f"{tmp_path}/run is left out of {VAL}: " + "no class has positives"],
+        [f"{tmp_path}/run is omitted from {VAL}: " + "no class has positives"],
     )
 
 
-def test_seeds_at_different_steps_are_told(tmp_path, write_run):
+def test_seeds_at_different_steps_are_reported(tmp_path, write_run):
     write_run(tmp_path / "a", seed=0, step=1000)
     write_run(tmp_path / "b", seed=1, step=2000)
     _, (note,) = groups_in(tmp_path)

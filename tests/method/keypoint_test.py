@@ -12,8 +12,8 @@ from oass_jax.method import keypoint
 max_peak = functools.partial(keypoint.max_peak, classes="labelled", offset_cells=0.0)
 
 
-def scene(maps, label, valid=None, boxes=(), box_label=()):
-    """One row: `maps` [K, h, w] nested lists, boxes as ymin, xmin, ymax, xmax."""
+def inputs(maps, label, valid=None, boxes=(), box_label=()):
+    """One example: `maps` [K, h, w] nested lists, boxes as ymin, xmin, ymax, xmax."""
     cam = jnp.moveaxis(jnp.array(maps, jnp.float32), 0, -1)[None]
     valid = jnp.ones(cam.shape[:3], bool) if valid is None else jnp.array([valid])
     boxes = jnp.array(boxes, jnp.float32).reshape(1, -1, 4)
@@ -23,16 +23,16 @@ def scene(maps, label, valid=None, boxes=(), box_label=()):
 
 def pair(values, valid=None):
     """One (image, class) pair."""
-    return scene([values], [1], valid)
+    return inputs([values], [1], valid)
 
 
-def topk(row, k=5, window_cells=3, offset_cells=0.0):
-    return keypoint.channel_topk(row, k=k, window_cells=window_cells, offset_cells=offset_cells)
+def topk(example, k=5, window_cells=3, offset_cells=0.0):
+    return keypoint.channel_topk(example, k=k, window_cells=window_cells, offset_cells=offset_cells)
 
 
-def topk_weighted(row, k=5, window_cells=3, offset_cells=0.0, literal_eq=False):
+def topk_weighted(example, k=5, window_cells=3, offset_cells=0.0, literal_eq=False):
     return keypoint.channel_topk_weighted(
-        row, k=k, window_cells=window_cells, offset_cells=offset_cells, literal_eq=literal_eq
+        example, k=k, window_cells=window_cells, offset_cells=offset_cells, literal_eq=literal_eq
     )
 
 
@@ -46,8 +46,8 @@ DOG = [[0, 0, 2, 0], [0, 0, 0, 0], [5, 0, 0, 0], [0, 0, 0, 0]]
 
 
 def test_center_is_the_middle_of_even_and_odd_maps():
-    assert_array_equal(keypoint.center(scene(np.ones((2, 4, 6)), [1, 0])), [[2, 3]])
-    point = keypoint.center(scene(np.ones((2, 5, 7)), [1, 0]))
+    assert_array_equal(keypoint.center(inputs(np.ones((2, 4, 6)), [1, 0])), [[2, 3]])
+    point = keypoint.center(inputs(np.ones((2, 5, 7)), [1, 0]))
     assert_array_equal(keypoint.cut_position(point, (5, 7), 1), [[3, 4]])
 
 
@@ -63,31 +63,31 @@ def test_center_is_the_middle_of_even_and_odd_maps():
     ],
 )
 def test_max_by_hand(label, classes, expected):
-    point = keypoint.max_peak(scene([CAT, DOG], label), classes=classes, offset_cells=0.0)
+    point = keypoint.max_peak(inputs([CAT, DOG], label), classes=classes, offset_cells=0.0)
     assert_array_equal(point, [expected])
 
 
 def test_max_takes_the_first_of_equal_peaks():
     tie = [[0, 0, 0], [0, 0, 7], [7, 0, 0]]
-    assert_array_equal(max_peak(scene([tie], [1])), [[1, 2]])
+    assert_array_equal(max_peak(inputs([tie], [1])), [[1, 2]])
 
 
 def test_max_ignores_a_peak_in_the_padding():
     valid = np.ones((4, 4), bool)
     valid[:, 3] = False
-    assert_array_equal(max_peak(scene([CAT], [1], valid)), [[1, 1]])
+    assert_array_equal(max_peak(inputs([CAT], [1], valid)), [[1, 1]])
 
 
 def test_max_of_negative_maps_is_their_peak():
     low = -np.ones((4, 6))
     low[3, 1] = -0.5
-    assert_array_equal(max_peak(scene([low], [1])), [[3, 1]])
+    assert_array_equal(max_peak(inputs([low], [1])), [[3, 1]])
 
 
 def test_max_without_anything_to_choose_from_is_the_center():
     nowhere = np.zeros((4, 6), bool)
-    assert_array_equal(max_peak(scene([np.ones((4, 6))], [1], nowhere)), [[2, 3]])
-    assert_array_equal(max_peak(scene([np.ones((4, 6))], [0])), [[2, 3]])
+    assert_array_equal(max_peak(inputs([np.ones((4, 6))], [1], nowhere)), [[2, 3]])
+    assert_array_equal(max_peak(inputs([np.ones((4, 6))], [0])), [[2, 3]])
 
 
 # Local maxima 9 at (0, 0), 5 at (0, 4), 3 at (3, 2), 1 at (5, 5); 8 and 4 are neighbours of higher.
@@ -191,28 +191,28 @@ def test_without_a_valid_cell_the_point_is_the_center(point_fn):
 def test_box_center_by_hand():
     # Centres (0.25, 0.5) and (0.75, 1.0) of the canvas: 4 x 8 cells.
     boxes = [[0, 0.25, 0.5, 0.75], [0.5, 1, 1, 1], [0, 0, 0.1, 0.1], [0, 0, 0, 0]]
-    row = scene(np.zeros((1, 4, 8)), [1], boxes=boxes[:1], box_label=[0])
-    assert_allclose(keypoint.box_center(row), [[1, 4]])
+    example = inputs(np.zeros((1, 4, 8)), [1], boxes=boxes[:1], box_label=[0])
+    assert_allclose(keypoint.box_center(example), [[1, 4]])
     # Two boxes of the class, one of another class, an unused slot.
-    row = scene(np.zeros((1, 4, 8)), [1], boxes=boxes, box_label=[0, 0, -1, -1])
-    assert_allclose(keypoint.box_center(row), [[2, 6]])
+    example = inputs(np.zeros((1, 4, 8)), [1], boxes=boxes, box_label=[0, 0, -1, -1])
+    assert_allclose(keypoint.box_center(example), [[2, 6]])
 
 
 def test_box_center_without_a_box_is_the_center():
-    row = scene(np.zeros((1, 4, 8)), [1], boxes=[[0, 0, 1, 0.1]], box_label=[-1])
-    assert_allclose(keypoint.box_center(row), [[2, 4]])
+    example = inputs(np.zeros((1, 4, 8)), [1], boxes=[[0, 0, 1, 0.1]], box_label=[-1])
+    assert_allclose(keypoint.box_center(example), [[2, 4]])
 
 
-def test_rows_are_independent():
-    rows = [pair(CAT), pair(DOG), pair(-np.ones((4, 4)))]
-    together = jax.tree.map(lambda *x: jnp.concatenate(x), *rows)
+def test_examples_are_independent():
+    examples = [pair(CAT), pair(DOG), pair(-np.ones((4, 4)))]
+    together = jax.tree.map(lambda *x: jnp.concatenate(x), *examples)
     for point_fn in (channel_peak, topk, topk_weighted):
-        alone = np.concatenate([point_fn(row) for row in rows])
+        alone = np.concatenate([point_fn(example) for example in examples])
         assert_allclose(point_fn(together), alone)
 
 
 def test_offset_moves_the_cut_to_the_next_corner():
-    point = keypoint.max_peak(scene([CAT], [1]), classes="labelled", offset_cells=0.5)
+    point = keypoint.max_peak(inputs([CAT], [1]), classes="labelled", offset_cells=0.5)
     assert_array_equal(point, [[2.5, 3.5]])
     assert_array_equal(keypoint.cut_position(point, (8, 8), 1), [[3, 4]])
 
@@ -236,7 +236,7 @@ def test_every_strategy_compiles_once_for_all_maps():
         compiled = jax.jit(keypoint.bind(name, default_config.get_config().keypoint).keypoint_fn)
         for seed in range(3):
             maps = np.random.default_rng(seed).normal(size=(2, 4, 4))
-            assert compiled(scene(maps, [1, 0])).shape == (1, 2)
+            assert compiled(inputs(maps, [1, 0])).shape == (1, 2)
         assert compiled._cache_size() == 1
 
 

@@ -74,7 +74,7 @@ def test_cross_entropy_is_what_classification_averages():
     assert_allclose(each.sum() / 3, loss.classification(logits, label), rtol=1e-6)
 
 
-def test_reconstruction_is_of_each_row():
+def test_reconstruction_is_of_each_example():
     cam = jnp.array([1.0, 3.0])[:, None, None, None] * jnp.ones((2, 2, 2, 1))
     value = loss.reconstruction(cam, 0 * cam, jnp.ones((2, 1)), "mean")
     assert_allclose(value, [1.0, 3.0])

@@ -34,9 +34,9 @@ def test_locate_by_hand(runs, expected):
     assert_array_equal(mcar.locate(jnp.array(profile(*runs)), 0.5), expected)
 
 
-def test_locate_is_of_each_row():
-    rows = np.stack([profile((0, 5), (9, 4), (0, 7)), profile((9, 4), (0, 12))])
-    assert_array_equal(mcar.locate(jnp.array(rows)[None], 0.5), [[[5, 4], [0, 4]]])
+def test_locate_is_of_each_profile():
+    profiles = np.stack([profile((0, 5), (9, 4), (0, 7)), profile((9, 4), (0, 12))])
+    assert_array_equal(mcar.locate(jnp.array(profiles)[None], 0.5), [[[5, 4], [0, 4]]])
 
 
 def test_crop_enlarges_the_regions_of_the_strongest_classes():

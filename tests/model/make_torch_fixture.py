@@ -24,7 +24,7 @@ GRADIENTS = ("conv1.weight", "layer2.0.conv2.weight", "layer2.0.downsample.0.wei
 
 
 def randomise_norms(model):
-    """Scales, biases and running statistics that a mistake cannot hide behind."""
+    """Scales, biases and running statistics that an error cannot hide behind."""
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.uniform_(module.weight, 0.5, 1.5)

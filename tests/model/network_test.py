@@ -53,14 +53,14 @@ def test_parts_apply_to_their_own_variables_only(variables):
     np.testing.assert_allclose(cam, whole["cam"], atol=1e-5)
 
 
-def test_the_map_of_one_class_a_row_is_that_of_all(variables):
+def test_the_map_of_one_class_an_example_is_that_of_all(variables):
     head = {"params": {"head": variables["params"]["head"]}}
     features = jax.random.normal(KEY, (3, 4, 2, 128))
     cam = make().apply(head, features, method=Network.classify)
     own = make().apply(head, features, jnp.array([4, 0, 4]), method=Network.classify)
     assert own.shape == (3, 4, 2, 1)
-    for row, channel in enumerate((4, 0, 4)):
-        np.testing.assert_allclose(own[row, ..., 0], cam[row, ..., channel], atol=1e-5)
+    for example, channel in enumerate((4, 0, 4)):
+        np.testing.assert_allclose(own[example, ..., 0], cam[example, ..., channel], atol=1e-5)
 
 
 def test_class_maps_are_the_kernel_times_the_features(variables):

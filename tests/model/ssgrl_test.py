@@ -37,8 +37,8 @@ def test_equals_the_equations_written_out(head):
     flat = FEATURES.reshape(2, 15, 8)
     nodes = []
     for c in range(NUM_CLASSES):
-        meant = dense(params["attend_vectors"], params["label_vectors"][c])
-        joint = np.tanh(dense(params["attend_features"], flat) * meant)
+        projected = dense(params["attend_vectors"], params["label_vectors"][c])
+        joint = np.tanh(dense(params["attend_features"], flat) * projected)
         score = joint @ np.asarray(params["attend_inner"]) @ np.asarray(params["attend_outer"])
         weight = np.exp(score) / np.exp(score).sum(1, keepdims=True)
         nodes.append((weight * flat).sum(1))
@@ -85,19 +85,19 @@ def test_the_graph_connects_the_classes(head):
     assert np.abs(together[:, 1:]).min() > 1e-6
 
 
-def test_class_maps_do_not_teach_the_encoder_of_a_graph():
+def test_class_maps_do_not_train_the_encoder_of_a_graph():
     encoder = ResNet((1, 1, 1, 1), width=4, dtype=jnp.float32)
     network = Network(encoder, NUM_CLASSES, graph_head=ssgrl.GraphHead(NUM_CLASSES))
     images = jnp.ones((1, 32, 32, 3))
     variables = jax.jit(lambda x: network.init(jax.random.key(0), x, train=False))(images)
 
-    def total(params, kind):
+    def total(params, head):
         output = network.apply(variables | {"params": params}, images, train=False)
-        return output["logits"][kind].sum()
+        return output["logits"][head].sum()
 
-    for kind, teaches in (("base", False), ("graph", True)):
-        grads = jax.jit(jax.grad(total), static_argnums=1)(variables["params"], kind)
-        assert any(map(jnp.any, jax.tree.leaves(grads["encoder"]))) == teaches
+    for head, trains in (("base", False), ("graph", True)):
+        grads = jax.jit(jax.grad(total), static_argnums=1)(variables["params"], head)
+        assert any(map(jnp.any, jax.tree.leaves(grads["encoder"]))) == trains
 
 
 def test_label_vectors_of_a_file_are_fixed(tmp_path):

@@ -6,7 +6,6 @@ import pytest
 from numpy.testing import assert_allclose
 
 from benchmarks import choices, harness
-from oass_jax.model import encoders, resnet
 from oass_jax.model.network import Network
 from oass_jax.run import build
 
@@ -52,22 +51,3 @@ def test_a_choice_computes_the_same(name, as_it_is):
     assert_allclose(cam, as_it_is[0], rtol=1e-4, atol=1e-4 * np.abs(as_it_is[0]).max())
     largest = max(np.abs(leaf).max() for leaf in jax.tree.leaves(as_it_is[1]))
     jax.tree.map(lambda a, b: assert_allclose(a, b, atol=1e-4 * largest), grads, as_it_is[1])
-
-
-def test_choices_end_with_their_context():
-    before = resnet.PointwiseConv, resnet.max_pool, resnet.flat_dot, Network.apply
-    for change in choices.CHOICES.values():
-        with change():
-            pass
-    assert before == (resnet.PointwiseConv, resnet.max_pool, resnet.flat_dot, Network.apply)
-
-
-def test_a_folded_encoder_has_nothing_but_biases():
-    encoder = encoders.create("resnet_tiny", dtype="float32")
-    variables = jax.jit(lambda x: encoder.init(jax.random.key(0), x, train=False))(
-        np.zeros((1, 32, 32, 3))
-    )
-    folded = choices.fold(variables["params"], variables["batch_stats"])
-    norms = [tree for name, tree in folded["layer1_0"].items() if "bn" in name]
-    assert len(norms) == 4
-    assert all(set(tree) == {"bias"} for tree in norms)

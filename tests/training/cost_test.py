@@ -16,14 +16,14 @@ from oass_jax.training import monitor
 from tests.commands import call, prepare_digits, words
 
 BATCH, PX, CHUNK = 4, 128, 8
-PAGES = ("supervised", "max", "ctopk_w_csi")
+CONFIGS = ("supervised", "max", "ctopk_w_csi")
 
 
-def config_of(page, encoder):
+def config_of(name, encoder):
     options = argparse.Namespace(
         batch_size=BATCH, encoder=encoder, dtype="float32", image_px=PX, chunk_pairs=CHUNK
     )
-    return harness.config_of(page, options)
+    return harness.config_of(name, options)
 
 
 def lower(config):
@@ -32,15 +32,15 @@ def lower(config):
 
 @pytest.fixture(scope="module")
 def tiny():
-    """page -> its config, and its step with the tiny network before and after XLA."""
+    """name -> its config, and its step with the tiny network before and after XLA."""
 
     @functools.cache
-    def compile_page(page):
-        config = config_of(page, "resnet_tiny")
+    def compile_config(name):
+        config = config_of(name, "resnet_tiny")
         lowered = lower(config)
         return config, lowered, lowered.compile()
 
-    return compile_page
+    return compile_config
 
 
 def model(config, **unit):
@@ -58,24 +58,24 @@ def parameters(config):
     return sum(leaf.size for leaf in jax.tree.leaves(shapes))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_step_computes_what_the_model_says(page):
-    config = config_of(page, "resnet50")
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_computes_what_the_model_says(name):
+    config = config_of(name, "resnet50")
     flops = lower(config).cost_analysis()["flops"]
-    # Products with padding are left out by XLA, geometry and heads by the model.
+    # Products with padding are not counted by XLA, geometry and heads by the model.
     assert 0.93 < flops / model(config) < 1.04
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_xla_computes_nothing_twice(tiny, page):
-    _, lowered, compiled = tiny(page)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_xla_computes_nothing_twice(tiny, name):
+    _, lowered, compiled = tiny(name)
     more = compiled.cost_analysis()["flops"] / lowered.cost_analysis()["flops"]
     assert 0.98 < more < 1.02
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_a_step_moves_no_more_bytes_than_now(tiny, page):
-    config, _, compiled = tiny(page)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_step_moves_no_more_bytes_than_now(tiny, name):
+    config, _, compiled = tiny(name)
     traffic = compiled.cost_analysis()["bytes accessed"]
     weights = 40 * 4 * parameters(config)  # gradient, Adam, EMA and decay pass over them
     assert traffic < 1.6 * model(config, flops=np.inf, bandwidth=1.0) + weights
