@@ -85,9 +85,9 @@ def main(argv: Sequence[str]) -> int:
     """The command. Imports the loop late, so that errors and worker processes do without jax."""
     args = parse(argv)
     absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
-    # The libraries warn of what is done on purpose.
+    # The libraries warn of what is done on purpose; what they log as errors they raise as well.
     absl.logging.use_absl_handler()
-    absl.logging.set_verbosity(absl.logging.ERROR)
+    absl.logging.set_verbosity(absl.logging.FATAL)
     logging.getLogger("oass_jax").setLevel(logging.WARNING)
     # Of a checkpoint that cannot be read orbax lets fail all other reads, each with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
