@@ -42,7 +42,7 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are a `UserError`, and name the flag that was meant."""
+    """An argparse parser whose errors are a `UserError`, and name the nearest flag."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, **kwargs)

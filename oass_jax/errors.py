@@ -1,4 +1,4 @@
-"""Mistakes that the person at the keyboard can mend, and the hint that goes with them."""
+"""Errors that a user can correct, and the hint that goes with them."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class UserError(Exception):
-    """A mistake a user can mend: one sentence that says what is wrong and what to do.
+    """An error that a user can correct: one sentence that says what is wrong and what to do.
 
     The commands print it as one line and leave with exit status 2; anything else is a bug and
     keeps its traceback. It takes one string, so that it survives the way out of a worker process.

@@ -1,4 +1,4 @@
-"""Bytes of an image file -> the picture a person sees, as upright RGB, and its mask likewise."""
+"""Bytes of an image file -> upright RGB, as a person sees the image, and its mask likewise."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ from PIL import Image, UnidentifiedImageError
 
 from oass_jax.errors import UserError
 
-# PIL's other readers include one that starts Ghostscript; photographs come in these.
+# PIL's other readers include one that starts Ghostscript; images come in these.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _MAX_PIXELS = 50_000_000
 _ORIENTATION_TAG = 0x0112
@@ -84,15 +84,15 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
 
 
 def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:
-    """Decodes a mask of the stored pixels and turns it as its picture is turned.
+    """Decodes a mask of the stored pixels and turns it as its image is turned.
 
     Args:
       data: the file's bytes.
       name: what the error calls the file.
-      orientation: EXIF orientation of the picture, 1 to 8.
+      orientation: EXIF orientation of the image, 1 to 8.
 
     Returns:
-      uint8 `[height, width]` of the upright picture: indices into the palette, or gray values.
+      uint8 `[height, width]` of the upright image: indices into the palette, or gray values.
 
     Raises:
       UserError: the file is no image, is damaged, or has more than one channel of 8 bits.
@@ -114,14 +114,14 @@ def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:
 
 
 def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
-    """Boxes of the stored pixels -> boxes of the upright picture.
+    """Boxes of the stored pixels -> boxes of the upright image.
 
     Args:
       boxes: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the stored pixels.
       orientation: EXIF orientation, 1 to 8.
 
     Returns:
-      `[N, 4]` in the same order, in [0, 1] of the upright picture.
+      `[N, 4]` in the same order, in [0, 1] of the upright image.
     """
     ymin, xmin, ymax, xmax = boxes.T
     corners_y, corners_x = np.stack([ymin, ymax]), np.stack([xmin, xmax])
@@ -174,7 +174,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 
 
 def _sixteen_to_eight_bit(image: Image.Image) -> Image.Image:
-    # PIL's own conversion clips at 255, which turns nearly every 16-bit picture white.
+    # PIL's own conversion clips at 255, which turns nearly every 16-bit image white.
     values = np.asarray(image).astype(np.int64)
     return Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
 

@@ -158,8 +158,8 @@ def _remove_interrupted(builder: SceneBuilder, downloads: Path) -> None:
     version_dir = Path(builder.data_dir)
     generated = version_dir.parent.glob(f"incomplete.*_{version_dir.name}")
     downloaded = downloads.glob("*/*.tmp.*")
-    for rubbish in (*generated, *downloaded):
-        shutil.rmtree(rubbish)
+    for leftover in (*generated, *downloaded):
+        shutil.rmtree(leftover)
 
 
 def _remove_empty(*folders: Path) -> None:

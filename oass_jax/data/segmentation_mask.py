@@ -1,4 +1,4 @@
-"""The segmentation masks of a split, turned as a person sees the pictures."""
+"""The segmentation masks of a split, turned as a person sees the images."""
 
 import numpy as np
 
@@ -13,14 +13,14 @@ class Masks:
     """What is known of the masks of a split before any is decoded, and their pixels on demand.
 
     Attributes:
-      size: int32 `[N, 2]`, height and width of each mask in pixels, and of the upright picture
+      size: int32 `[N, 2]`, height and width of each mask in pixels, and of the upright image
         where there is none.
       present: bool `[N]`, whether the image has one.
       most_labels: the most labels an image has, difficult ones too.
     """
 
     def __init__(self, split: Split):
-        """Reads the headers of all pictures and masks of a split.
+        """Reads the headers of all images and masks of a split.
 
         Raises:
           UserError: a file is no image.
@@ -52,10 +52,10 @@ class Masks:
         _, _, orientation = read_header(record["image"], name=self._name(record))
         mask = decode_mask(record["segmentation_mask"], name=name, orientation=orientation)
         num_classes = len(self._split.class_names)
-        strange = mask[(mask > num_classes) & (mask != _VOID)]
-        if strange.size:
+        unknown = mask[(mask > num_classes) & (mask != _VOID)]
+        if unknown.size:
             raise UserError(
-                f"{name} holds the value {strange[0]}, but there are only {num_classes} classes "
+                f"{name} holds the value {unknown[0]}, but there are only {num_classes} classes "
                 f"(1 to {num_classes}), background (0) and void ({_VOID}): prepare the data again"
             )
         return mask

@@ -1,6 +1,6 @@
 """Average precision of ranked images, in the field's two conventions, in percent.
 
-A label is 1 (positive), 0 (negative) or -1 (ignored: the entry is left out of the ranking, as
+A label is 1 (positive), 0 (negative) or -1 (ignored: the entry is not in the ranking, as
 official VOC does with images whose only objects of the class are difficult).
 """
 
@@ -17,14 +17,14 @@ class MeanAveragePrecision(NamedTuple):
       map_voc: Mean of `ap_voc`, likewise.
       ap: Float64 [C], non-interpolated, NaN for a class without positives.
       ap_voc: Float64 [C], VOC2010+ interpolated, NaN likewise.
-      left_out: Indices of the classes without positives.
+      absent: Indices of the classes without positives.
     """
 
     map: float
     map_voc: float
     ap: np.ndarray
     ap_voc: np.ndarray
-    left_out: tuple[int, ...]
+    absent: tuple[int, ...]
 
 
 def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> MeanAveragePrecision:
@@ -41,8 +41,8 @@ def mean_average_precision(scores: np.ndarray, labels: np.ndarray) -> MeanAverag
     classes = range(scores.shape[1])
     ap = np.array([average_precision(scores[:, c], labels[:, c]) for c in classes])
     ap_voc = np.array([average_precision_voc(scores[:, c], labels[:, c]) for c in classes])
-    left_out = tuple(np.flatnonzero(np.isnan(ap)).tolist())
-    return MeanAveragePrecision(mean(ap), mean(ap_voc), ap, ap_voc, left_out)
+    absent = tuple(np.flatnonzero(np.isnan(ap)).tolist())
+    return MeanAveragePrecision(mean(ap), mean(ap_voc), ap, ap_voc, absent)
 
 
 def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:

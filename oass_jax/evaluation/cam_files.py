@@ -69,7 +69,7 @@ def write_result(
         "false_positive": none_for_nan(positive[best]),
         "false_negative": none_for_nan(negative[best]),
         "iou": {name: none_for_nan(x) for name, x in iou},
-        "left_out": [names[c] for c in result.left_out],
+        "absent": [names[c] for c in result.absent],
     } | about
     columns = ["false_positive", "false_negative"]
     thresholds = [f"{threshold:.6g}" for threshold in result.thresholds]

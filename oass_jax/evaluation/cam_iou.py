@@ -15,7 +15,7 @@ VOID = 255
 class Segmentation(NamedTuple):
     """How well the maps fit the masks, in percent.
 
-    The intersection of a class and what is falsely predicted and falsely left out are shares of its
+    The intersection of a class and what is falsely predicted and falsely missed are shares of its
     union, so the three add up to 100. They are NaN for a class that occurs neither in the truth nor
     in the prediction at that threshold, and means are over the other classes.
 
@@ -26,7 +26,7 @@ class Segmentation(NamedTuple):
       false_negative: float64 `[T, C + 1]`, of the class but not predicted to be.
       miou: float64 `[T]`, the mean of `iou`; NaN if no pixel counts.
       best: index of the threshold with the highest `miou`, the lowest of equals.
-      left_out: indices of the classes that are not in the mean at the best threshold.
+      absent: indices of the classes that are not in the mean at the best threshold.
     """
 
     thresholds: np.ndarray
@@ -35,7 +35,7 @@ class Segmentation(NamedTuple):
     false_negative: np.ndarray
     miou: np.ndarray
     best: int
-    left_out: tuple[int, ...]
+    absent: tuple[int, ...]
 
 
 def even_thresholds(num: int) -> np.ndarray:
@@ -107,7 +107,7 @@ def score(counts: np.ndarray, thresholds: np.ndarray) -> Segmentation:
         false_negative=percent(truth - hits),
         miou=miou,
         best=best,
-        left_out=tuple(np.flatnonzero(np.isnan(iou[best])).tolist()),
+        absent=tuple(np.flatnonzero(np.isnan(iou[best])).tolist()),
     )
 
 

@@ -54,13 +54,13 @@ def predicted(logits: np.ndarray, *, top: int | None = None) -> np.ndarray:
     Returns:
       Bool [N, C].
     """
-    likely = logits >= 0
+    probable = logits >= 0
     if top is None:
-        return likely
+        return probable
     order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")
-    highest = np.zeros_like(likely)
+    highest = np.zeros_like(probable)
     np.put_along_axis(highest, order[:, :top], True, axis=1)
-    return likely & highest
+    return probable & highest
 
 
 def precision_recall(
@@ -68,7 +68,7 @@ def precision_recall(
 ) -> PrecisionRecall:
     """Precision, recall and F1 of the labels that `predicted` takes.
 
-    Ignored labels are left out of every count; they still take one of the `top` places, as the
+    Ignored labels are in no count; they still take one of the `top` places, as the
     prediction does not know of them. Without any positive everything is NaN.
 
     Deviation: where a class is never predicted, ML-GCN's code adds a wrong prediction to the
@@ -84,13 +84,14 @@ def precision_recall(
       ValueError: If the shapes differ, a logit is not finite or a label is something else.
     """
     average_precision.check(logits, labels, ndim=2)
-    guess = predicted(logits, top=top) & (labels >= 0)
+    is_predicted = predicted(logits, top=top) & (labels >= 0)
     positive = labels == 1
-    hits, guesses, positives = (x.sum(axis=0) for x in (guess & positive, guess, positive))
+    counts = (x.sum(axis=0) for x in (is_predicted & positive, is_predicted, positive))
+    hits, num_predicted, positives = counts
     recall = _percent(hits, positives, otherwise=np.nan)
-    precision = np.where(positives > 0, _percent(hits, guesses, otherwise=0.0), np.nan)
+    precision = np.where(positives > 0, _percent(hits, num_predicted, otherwise=0.0), np.nan)
     overall_recall = _percent(hits.sum(), positives.sum(), otherwise=np.nan)
-    overall_precision = _percent(hits.sum(), guesses.sum(), otherwise=0.0)
+    overall_precision = _percent(hits.sum(), num_predicted.sum(), otherwise=0.0)
     if not positive.any():
         overall_precision = np.nan
     means = average_precision.mean(precision), average_precision.mean(recall)

@@ -15,7 +15,7 @@ Tree = Any
 
 
 class Predictions(NamedTuple):
-    """What the network says of a split, and what is so; one row an image, in the split's order.
+    """Scores of a split and its labels; one image an entry, in the split's order.
 
     Attributes:
       scores: name of the weights ('student', 'ema') -> kind ('base', 'csi', 'graph', 'regions') ->
@@ -92,18 +92,18 @@ def predict(
     predict_fn: Callable[[dict[str, jax.Array]], dict[str, Any]],
     batches: Iterable[dict[str, jax.Array]],
 ) -> Predictions:
-    """Runs every batch and gathers the rows that are images.
+    """Runs every batch and gathers the entries that are images.
 
     Args:
       predict_fn: batch -> what `predict_step` returns.
       batches: at least one; in a run of several processes their global arrays.
     """
     outputs = one_behind(predict_fn, batches)
-    rows = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
-    rows = jax.tree.map(lambda array: array[rows["mask"]], rows)
-    order = np.argsort(rows["index"], kind="stable")
-    rows = jax.tree.map(lambda array: array[order], rows)
-    return Predictions(rows["scores"], rows["label"], rows["index"])
+    entries = jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+    entries = jax.tree.map(lambda array: array[entries["mask"]], entries)
+    order = np.argsort(entries["index"], kind="stable")
+    entries = jax.tree.map(lambda array: array[order], entries)
+    return Predictions(entries["scores"], entries["label"], entries["index"])
 
 
 def one_behind(step_fn: Callable[[Tree], Tree], batches: Iterable[Tree]) -> Iterator[Tree]:

@@ -59,7 +59,7 @@ def summarize(
       result: the average precisions of `prediction`, if they are known.
 
     Returns:
-      `map`, `map_voc`, `ap`, `left_out`, `num_images` and `precision_recall`.
+      `map`, `map_voc`, `ap`, `absent`, `num_images` and `precision_recall`.
     """
     result = result or average_precision.mean_average_precision(prediction, label)
     by_rule = {
@@ -70,7 +70,7 @@ def summarize(
         "map": none_for_nan(result.map),
         "map_voc": none_for_nan(result.map_voc),
         "ap": dict(zip(class_names, map(none_for_nan, result.ap), strict=True)),
-        "left_out": [class_names[c] for c in result.left_out],
+        "absent": [class_names[c] for c in result.absent],
         "num_images": len(prediction),
         "precision_recall": {
             rule: {name: none_for_nan(x) for name, x in quality.overview().items()}

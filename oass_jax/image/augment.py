@@ -151,7 +151,7 @@ def normalise(pixels: jax.Array) -> jax.Array:
 def place_boxes(
     boxes: jax.Array, box_label: jax.Array, placement: Placement, out_px: int
 ) -> tuple[jax.Array, jax.Array]:
-    """Takes boxes along with their images; one left outside the canvas is dropped.
+    """Takes boxes along with their images; one outside of the canvas is dropped.
 
     Args:
       boxes: `[B, N, 4]` float, ymin, xmin, ymax, xmax in [0, 1] of the stored image.

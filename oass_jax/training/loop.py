@@ -45,7 +45,7 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
       folder: the workdir; created if it does not exist.
 
     Raises:
-      UserError: a mistake in the config, the data or the workdir.
+      UserError: an error in the config, the data or the workdir.
       DivergedError: losses were not finite, step after step.
       StoppedError: a signal asked to stop; the state is saved.
     """

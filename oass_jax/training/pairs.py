@@ -20,7 +20,7 @@ class Pairs(NamedTuple):
     """Slots for (image, class) pairs; those after the last pair have weight 0.
 
     Attributes:
-      image: `[S]` int32, row of the batch.
+      image: `[S]` int32, example of the batch.
       channel: `[S]` int32, class.
       weight: `[S]` float32, 1 / the number of labels of the image.
     """

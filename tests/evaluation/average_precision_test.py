@@ -139,7 +139,7 @@ def test_mean_leaves_out_and_names_classes_without_positives():
     np.testing.assert_allclose(result.ap_voc, [100, np.nan, 100 * 2 / 3])
     assert result.map == pytest.approx((100 + 100 * 7 / 12) / 2)
     assert result.map_voc == pytest.approx((100 + 100 * 2 / 3) / 2)
-    assert result.left_out == (1,)
+    assert result.absent == (1,)
 
 
 def test_mean_of_nothing_is_nan():
@@ -147,7 +147,7 @@ def test_mean_of_nothing_is_nan():
         result = mean_average_precision(np.zeros((3, 2)), np.zeros((3, 2), int))
     assert np.isnan(result.map)
     assert np.isnan(result.map_voc)
-    assert result.left_out == (0, 1)
+    assert result.absent == (0, 1)
 
 
 def test_mean_equals_scikit_learns_macro_average():

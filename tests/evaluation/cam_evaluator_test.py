@@ -174,7 +174,7 @@ def test_the_summary_is_that_of_the_best_threshold(workdir):
     assert summary["iou"]["dog"] == pytest.approx(iou[DOG + 1])
     assert summary["iou"]["background"] == pytest.approx(iou[0])
     assert summary["iou"]["cat"] is None
-    assert "cat" in summary["left_out"]
+    assert "cat" in summary["absent"]
     assert (summary["num_images"], summary["without_mask"]) == (5, 1)
     assert (summary["step"], summary["weights"], summary["flip"]) == (1, "student", True)
     assert summary["scales"] == [0.5, 1.0]

@@ -38,7 +38,7 @@ def test_four_by_four_by_hand():
         result.miou, [100 * (5 / 7 + 4 / 6 + 3 / 5) / 3, 100 * (6 / 8 + 4 / 6 + 0.5) / 3]
     )
     assert result.best == 0
-    assert result.left_out == (2,)
+    assert result.absent == (2,)
     known = ~np.isnan(result.iou)
     total = result.iou + result.false_positive + result.false_negative
     assert_allclose(total[known], 100)
@@ -50,7 +50,7 @@ def test_void_counts_nowhere():
     result = cam_iou.score(nothing, THRESHOLDS)
     assert nothing.sum() == 0
     assert np.isnan(result.miou).all()
-    assert result.left_out == (0, 1, 2, 3)
+    assert result.absent == (0, 1, 2, 3)
 
 
 def test_a_class_that_is_only_predicted_counts_and_is_zero():

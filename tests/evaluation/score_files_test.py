@@ -43,7 +43,7 @@ def test_summary_and_tables(tmp_path):
     # The cat's positives rank first and third: (1 + 2/3) / 2.
     assert summary["ap"] == {"cat": pytest.approx(500 / 6), "dog": 100.0, "owl": None}
     assert summary["map"] == pytest.approx((500 / 6 + 100) / 2)
-    assert summary["left_out"] == ["owl"]
+    assert summary["absent"] == ["owl"]
     assert summary["num_images"] == 3
     assert summary["step"] == 7
     predictions = (folder / "predictions.csv").read_text().splitlines()

@@ -1,4 +1,4 @@
-"""What every data set of this project looks like, whatever its photographs are."""
+"""What every data set of this project looks like, whatever its images are."""
 
 import abc
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ class SceneBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
     Features, in the order in which a list names the images:
       image: the bytes of the original file.
       image/filename: its name, unique in the split.
-      objects: bbox (ymin, xmin, ymax, xmax in [0, 1] of the upright picture), label, is_difficult.
+      objects: bbox (ymin, xmin, ymax, xmax in [0, 1] of the upright image), label, is_difficult.
       labels: the classes of the objects, difficult ones too, ascending, each once.
       segmentation_mask: the bytes of a PNG with 0 for background and class + 1, empty where there
         is none. Its pixels are those of the stored image, before any EXIF orientation.

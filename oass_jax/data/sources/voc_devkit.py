@@ -131,9 +131,9 @@ def parse_ids(text: bytes, *, name: str) -> list[str]:
       UserError: a line is no image id, or an id is there twice.
     """
     ids = [line.split()[0] for line in text.decode(errors="replace").splitlines() if line.strip()]
-    strange = [i for i in ids if not _IMAGE_ID.fullmatch(i)]
-    if strange:
-        raise UserError(f"{name} is no list of image ids: it holds {strange[0][:40]!r}")
+    invalid = [i for i in ids if not _IMAGE_ID.fullmatch(i)]
+    if invalid:
+        raise UserError(f"{name} is no list of image ids: it holds {invalid[0][:40]!r}")
     if len(set(ids)) < len(ids):
         ((twice, _),) = collections.Counter(ids).most_common(1)
         raise UserError(f"{name} lists {twice} twice: remove one of the lines")
