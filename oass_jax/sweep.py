@@ -23,7 +23,7 @@ from typing import Any
 from oass_jax import command_line, config_file, default_config, table
 from oass_jax.command_line import PREFIX
 from oass_jax.data import sources
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import StoppedError, UserError, nearest
 from oass_jax.figures import paper, runs
 from oass_jax.run import workdir
 
@@ -237,7 +237,7 @@ class _Child:
                 time.sleep(POLL_S)
         if self._received:
             print("stopped; the same command continues", file=sys.stderr)
-            sys.exit(128 + self._received)
+            sys.exit(StoppedError.status)
         return status
 
     def _forward(self, number: int, frame: Any) -> None:
