@@ -233,6 +233,13 @@ def test_refuses_other_input(checkpoints):
     assert restore(checkpoints, fingerprint=None)[1] == 1  # evaluation does not continue the input
 
 
+def test_other_input_is_named_before_the_network_that_follows_from_it(checkpoints):
+    save(checkpoints, 1)
+    with pytest.raises(UserError, match="dataset was None and is now 'voc/2007'"):
+        other = state(0, jnp.bfloat16)
+        restore(checkpoints, fingerprint=INPUT | {"dataset": "voc/2007"}, tree=other)
+
+
 def test_refuses_another_dtype_or_network(checkpoints):
     save(checkpoints, 1)
     with pytest.raises(UserError, match=r"not of this config.*float32.*bfloat16"):

@@ -311,6 +311,23 @@ def test_loss_falls_and_nothing_recompiles(trained):
     assert int(trained.state.step) == 60
 
 
+@pytest.mark.parametrize("where", ["teacher's variance", "student's statistics", "parameter"])
+def test_a_step_that_is_not_finite_changes_nothing_but_its_number(trained, where):
+    run = trained
+    run.restart()
+    bad = jax.tree.map(np.array, run.state)
+    tree = bad.teacher if where.startswith("teacher") else bad.batch_stats
+    tree = bad.params if where == "parameter" else tree
+    jax.tree.leaves(tree)[0][...] = np.nan if where != "student's statistics" else np.inf
+    run.restart(bad)
+    metrics = run.step()
+    assert metrics["skipped"] == 1
+    assert run.state.step == bad.step + 1
+    jax.tree.map(assert_array_equal, run.state.replace(step=bad.step), bad)
+    run.restart()
+    assert run.step()["skipped"] == 0
+
+
 def test_bfloat16_computes_near_float32_and_keeps_float32_state(oass):
     run = Run(tiny("max", **{"model.dtype": "bfloat16"}))
     assert all(leaf.dtype in (np.float32, np.int32, np.uint32) for leaf in leaves(run.state))
