@@ -26,7 +26,7 @@ class Console:
         self._bar = None
         if self._console.is_terminal:
             columns = (
-                "{task.completed}/{task.total}",
+                rich.progress.MofNCompleteColumn(),
                 rich.progress.BarColumn(12),
                 "{task.description}",
                 _Clock(),
