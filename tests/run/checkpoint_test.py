@@ -235,9 +235,9 @@ def test_refuses_other_input(checkpoints):
 
 def test_other_input_is_named_before_the_network_that_follows_from_it(checkpoints):
     save(checkpoints, 1)
+    other_input, other_network = INPUT | {"dataset": "voc/2007"}, state(0, jnp.bfloat16)
     with pytest.raises(UserError, match="dataset was None and is now 'voc/2007'"):
-        other = state(0, jnp.bfloat16)
-        restore(checkpoints, fingerprint=INPUT | {"dataset": "voc/2007"}, tree=other)
+        restore(checkpoints, fingerprint=other_input, tree=other_network)
 
 
 def test_refuses_another_dtype_or_network(checkpoints):
