@@ -49,9 +49,12 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
       DivergedError: losses were not finite, step after step.
       StoppedError: a signal asked to stop; the state is saved.
     """
+    mesh = build.create_mesh()
+    build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
+    build.create_encoder(config)  # what it refuses is reported before anything is written or read
     with folder.locked():
         try:
-            _train_and_evaluate(config, folder)
+            _train_and_evaluate(config, folder, mesh)
         except OSError as error:
             path = error.filename2 or error.filename or folder.root
             if error.errno not in _NO_ROOM and folder.root not in Path(path).parents:
@@ -62,10 +65,7 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
             ) from error
 
 
-def _train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
-    mesh = build.create_mesh()
-    build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
-    build.create_encoder(config)  # what it refuses is reported before anything is written or read
+def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
     console = Console(quiet=not folder.writes)
