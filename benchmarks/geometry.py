@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks import harness
+from benchmarks import choices, harness
 
 CALLS = 10  # in a row make one run of what takes but milliseconds
 TOLERANCE = 1e-4  # of the largest value
+RADIUS = {"linear": 1, "cubic": 2}  # of the kernels, in pixels
 
 
 class Compiled:
@@ -53,9 +54,9 @@ class Resampling(NamedTuple):
     Attributes:
       product: the project's function, of `images` alone.
       images: what is resampled: `[B, H, W, N]`, or to be tiled `[4 * B, P, P, N]`.
-      windows: for y and for x the source and target windows `[B, V, 2]` of `axis_weights`.
+      windows: for y and for x the source and target windows `[B, V, 2]`, see `geometry.resample`.
       sizes: pixels along an axis of a window's input and output.
-      kernel: a key of `geometry.KERNELS`.
+      kernel: as in `geometry.resample`.
       shrink: the most input pixels there are to an output pixel.
       tiled: the windows are read from images of their own and written into one canvas; else they
         are read from one image and each written into its own.
@@ -70,21 +71,28 @@ class Resampling(NamedTuple):
     tiled: bool = False
 
 
-def products(work: Resampling, images: Any, *, precision: Any, antialias: bool) -> Any:
-    """The project's matrix products, with other settings; what `work.product` returns."""
+def changed(work: Resampling, images: Any, **options: Any) -> Any:
+    """The project's function with other options of `geometry.resample_axis`."""
+    with choices.geometry_with(**options):
+        return work.product(images)
+
+
+def products(work: Resampling, images: Any) -> Any:
+    """The same with the windows in the weights, not in the images; what `work.product` returns.
+
+    Every output pixel has a weight for every input pixel, zero outside of its window.
+    """
+    import jax
     import jax.numpy as jnp
 
-    from oass_jax.image import geometry
-
-    weights_y, weights_x = (
-        geometry.axis_weights(source, target, *work.sizes, kernel=work.kernel, antialias=antialias)
-        for source, target in work.windows
-    )
+    x_in = jnp.arange(work.sizes[0]) + 0.5
+    weights_y, weights_x = (_weights(work, source, target, x_in) for source, target in work.windows)
     equation = "bvhp,bvupqc,buwq->bhwc" if work.tiled else "bvph,bhwn,buqw->bvupqn"
     images = images.astype(jnp.float32)
     if work.tiled:
         images = images.reshape(-1, 2, 2, *images.shape[1:])
-    result = jnp.einsum(equation, weights_y, images, weights_x, precision=precision)
+    highest = jax.lax.Precision.HIGHEST
+    result = jnp.einsum(equation, weights_y, images, weights_x, precision=highest)
     return result if work.tiled else result.reshape(-1, *result.shape[3:])
 
 
@@ -119,27 +127,50 @@ def _taps(work: Resampling, source: Any, target: Any) -> tuple[Any, Any]:
     """Input pixels `[B, V, out, taps]` of every output pixel, and their weights."""
     import jax.numpy as jnp
 
-    from oass_jax.image import geometry
-
-    in_size, out_size = work.sizes
-    radius = {"linear": 1, "cubic": 2}[work.kernel] * max(work.shrink, 1.0)
+    in_size = work.sizes[0]
+    radius = RADIUS[work.kernel] * max(work.shrink, 1.0)
     count = min(in_size, int(2 * radius) + 1)
-    start, length = (source[..., i, None].astype(jnp.float32) for i in (0, 1))
-    target_start, target_length = (target[..., i, None].astype(jnp.float32) for i in (0, 1))
-    x_out = jnp.arange(out_size) + 0.5
-    scale = length / target_length
-    sample = start + (x_out - target_start) * scale
-    support = jnp.maximum(jnp.abs(scale), 1.0)
-    first = jnp.ceil(sample - radius / max(work.shrink, 1.0) * support - 0.5)
+    _, sample, support = _samples(work, source, target)
+    first = jnp.ceil(sample - RADIUS[work.kernel] * support - 0.5)
     first = jnp.clip(first, 0, in_size - count).astype(jnp.int32)
-    index = first[..., None] + jnp.arange(count)
-    x_in = index + 0.5
-    weight = geometry.KERNELS[work.kernel]((x_in - sample[..., None]) / support[..., None])
-    low, high = jnp.minimum(start, start + length), jnp.maximum(start, start + length)
-    weight *= (low[..., None] < x_in) & (x_in < high[..., None])
-    written = (target_start < x_out) & (x_out < target_start + target_length)
-    total = jnp.where(written, weight.sum(axis=-1), 1.0)
-    return index, jnp.where(written[..., None], weight / total[..., None], 0.0)
+    index = first + jnp.arange(count)
+    return index, _weights(work, source, target, index + 0.5)
+
+
+def _samples(work: Resampling, source: Any, target: Any) -> tuple[Any, Any, Any]:
+    """Of output pixels, `[B, V, out, 1]`: the centre, where it is read, and the kernel's width."""
+    import jax.numpy as jnp
+
+    x_out = jnp.arange(work.sizes[1])[:, None] + 0.5
+    scale = (source[..., 1] / target[..., 1])[..., None, None]
+    sample = source[..., :1, None] + (x_out - target[..., :1, None]) * scale
+    return x_out, sample, jnp.maximum(jnp.abs(scale), 1.0)
+
+
+def _weights(work: Resampling, source: Any, target: Any, x_in: Any) -> Any:
+    """How much of the input pixels at `x_in` `[..., taps]` every output pixel takes."""
+    import jax.numpy as jnp
+
+    x_out, sample, support = _samples(work, source, target)
+    weight = _kernel(work.kernel, jnp.abs(x_in - sample) / support)
+    ends = (source[..., 0], source[..., 0] + source[..., 1])
+    low, high = (end(*ends)[..., None, None] for end in (jnp.minimum, jnp.maximum))
+    weight *= (low < x_in) & (x_in < high)
+    start, length = target[..., :1, None], target[..., 1:, None]
+    written = (start < x_out) & (x_out < start + length)
+    total = jnp.where(written, weight.sum(axis=-1, keepdims=True), 1.0)
+    return jnp.where(written, weight / total, 0.0)
+
+
+def _kernel(name: str, x: Any) -> Any:
+    """A kernel of `geometry.resample` at distances of `x` pixels, at least 0."""
+    import jax.numpy as jnp
+
+    if name == "linear":
+        return jnp.maximum(0.0, 1.0 - x)
+    near = (1.5 * x - 2.5) * x * x + 1.0
+    far = ((-0.5 * x + 2.5) * x - 4.0) * x + 2.0
+    return jnp.where(x < 1.0, near, jnp.where(x < 2.0, far, 0.0))
 
 
 def _sum_taps(images: Any, index: Any, weight: Any, axis: int) -> Any:
@@ -154,30 +185,6 @@ def _sum_taps(images: Any, index: Any, weight: Any, axis: int) -> Any:
         )
 
     return jax.vmap(one)(images, index, weight)
-
-
-def scale_and_translate(work: Resampling, images: Any) -> Any:
-    """The same by `jax.image`, away from the edges of the patches, across which it reads."""
-    import jax
-    import jax.numpy as jnp
-
-    out_size = work.sizes[1]
-    (source_y, _), (source_x, _) = work.windows
-    resize = functools.partial(
-        jax.image.scale_and_translate,
-        shape=(out_size, out_size, images.shape[-1]),
-        spatial_dims=(0, 1),
-        method=work.kernel,
-    )
-
-    def patch(image: Any, y: Any, x: Any) -> Any:
-        start, length = jnp.stack([y, x], axis=-1).astype(jnp.float32)
-        scale = out_size / length
-        return resize(image, scale=scale, translation=-start * scale)
-
-    patches = jax.vmap(patch, (None, None, 0))
-    patches = jax.vmap(jax.vmap(patches, (None, 0, None)))(images, source_y, source_x)
-    return patches.reshape(-1, *patches.shape[3:])
 
 
 def random_images(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -286,20 +293,18 @@ def alternatives(name: str, work: Resampling) -> dict[str, Compiled]:
     """The product and what could stand in its place, compiled; a tiling with its gradient.
 
     Raises:
-      AssertionError: the gathers compute something else than the product.
+      AssertionError: another way to compute the product computes something else.
     """
     import jax
     import jax.numpy as jnp
 
-    default, highest = jax.lax.Precision.DEFAULT, jax.lax.Precision.HIGHEST
     functions = {
         "product": work.product,
-        "default precision": functools.partial(products, work, precision=default, antialias=True),
-        "no antialias": functools.partial(products, work, precision=highest, antialias=False),
+        "default precision": functools.partial(changed, work, precision=None),
+        "no antialias": functools.partial(changed, work, antialias=False),
+        "windows in weights": functools.partial(products, work),
         "gather": functools.partial(gathers, work),
     }
-    if name == "cut":
-        functions["scale_and_translate"] = functools.partial(scale_and_translate, work)
     if name == "tile":
         cotangent = jnp.ones(jax.eval_shape(work.product, work.images).shape)
         compiled = {
@@ -308,7 +313,8 @@ def alternatives(name: str, work: Resampling) -> dict[str, Compiled]:
         }
     else:
         compiled = {key: Compiled(fn, work.images) for key, fn in functions.items()}
-    assert difference(compiled["gather"], compiled["product"]) < TOLERANCE
+    for way in ("windows in weights", "gather"):
+        assert difference(compiled[way], compiled["product"]) < TOLERANCE, way
     return compiled
 
 

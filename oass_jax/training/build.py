@@ -10,6 +10,7 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.image import geometry
 from oass_jax.method import keypoint, loss
 from oass_jax.model.network import Network
 from oass_jax.run import build
@@ -110,6 +111,7 @@ def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
         ema_decay=config.teacher.ema_decay,
         chunk_pairs=config.teacher.chunk_pairs,
         regions=build.create_regions(config),
+        precision=geometry.float32_precision(mesh.devices.flat[0]),
         mesh=mesh,
     )
 

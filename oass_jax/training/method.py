@@ -44,6 +44,7 @@ class Method(NamedTuple):
       ema_decay: largest decay of the EMA.
       chunk_pairs: channel-wise, the pairs a device computes together.
       regions: of MCAR's second stream; None for none.
+      precision: of resampling, see `image.geometry.float32_precision`.
       mesh: one axis, `data`, over which the batch is split.
     """
 
@@ -59,4 +60,5 @@ class Method(NamedTuple):
     ema_decay: float
     chunk_pairs: int
     regions: mcar.Regions | None
+    precision: jax.lax.PrecisionLike
     mesh: Mesh
