@@ -107,7 +107,6 @@ def resample_axis(
         translation=(target[0] - source[0] * scale)[None],
         method=kernel,
         antialias=antialias,
-        precision=precision,
     )
     along = [1, 1, 1]
     along[axis] = -1
@@ -115,14 +114,16 @@ def resample_axis(
     out_shape[axis] = out_size
 
     inside = centres_inside(source, image.shape[axis]).astype(jnp.float32)
-    share = resize_fn(inside, shape=[out_size], spatial_dims=[0])
-    summed = resize_fn(image * inside.reshape(along), shape=out_shape, spatial_dims=[axis])
-    # The share of a pixel whose centre is written is about a half at least, but for rounding where
-    # a window ends at the end of the image, beyond which nothing is resampled.
-    written = centres_inside(target, out_size) & (share > 0.0)
-    return jnp.where(
-        written.reshape(along), summed / jnp.where(written, share, 1.0).reshape(along), 0.0
+    # A product with a vector is a plain sum, which TF32 would only split in three.
+    share = resize_fn(inside, shape=[out_size], spatial_dims=[0], precision=HIGHEST)
+    summed = resize_fn(
+        image * inside.reshape(along), shape=out_shape, spatial_dims=[axis], precision=precision
     )
+    # About half of the kernel at least lies inside where its centre does, but for rounding where a
+    # window ends with the image, beyond which S is zero.
+    written = centres_inside(target, out_size) & (share > 0.0)
+    resized = summed / jnp.where(written, share, 1.0).reshape(along)
+    return jnp.where(written.reshape(along), resized, 0.0)
 
 
 def pixels_inside(window: jax.Array, shape: tuple[int, int], stride: int = 1) -> jax.Array:

@@ -155,9 +155,10 @@ def test_precision_reaches_every_product():
     traced = jax.jit(resample).trace(jnp.ones((1, 8, 8, 3)), window, window)
     text = traced.lower(lowering_platforms=("cuda",)).as_text()
     products = [line for line in text.splitlines() if "dot_general" in line]
-    # The image and the window's indicator, along both axes.
     assert len(products) == 4
-    assert all("num_primitive_operations = 3" in line for line in products)
+    of_pixels = [line for line in products if "8x3x" in line or "x6x3xf32" in line]
+    assert of_pixels == [line for line in products if "num_primitive_operations = 3" in line]
+    assert len(of_pixels) == 2
 
 
 def test_pixels_inside_counts_cells_by_their_centre():
