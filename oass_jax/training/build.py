@@ -90,10 +90,9 @@ def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
       mesh: one axis, `data`.
     """
 
-    def ramp(alpha: float, ramp_epochs: float) -> Callable[[jax.Array], jax.Array]:
-        return functools.partial(
-            loss.ramp,
-            alpha=alpha,
+    def ramp(alpha: float, ramp_epochs: float) -> optax.Schedule:
+        return loss.ramp(
+            alpha,
             start_step=config.loss.start_epochs * schedule.steps_per_epoch,
             ramp_steps=ramp_epochs * schedule.steps_per_epoch,
         )

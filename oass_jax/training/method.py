@@ -1,9 +1,9 @@
 """What makes a training step supervised, PuzzleCAM or OASS, and what it sees."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from oass_jax.method import keypoint, mcar
@@ -53,8 +53,8 @@ class Method(NamedTuple):
     margin_cells: int
     valid_only: bool
     resize_patches: bool
-    alpha_p: Callable[[jax.Array], jax.Array]
-    alpha_re: Callable[[jax.Array], jax.Array]
+    alpha_p: optax.Schedule
+    alpha_re: optax.Schedule
     re_reduction: str
     pcl_classes: str
     ema_decay: float
