@@ -17,7 +17,6 @@ import argparse
 import copy
 import functools
 import os
-import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +24,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import harness
+from oass_jax import command_line
 from oass_jax.errors import UserError
 
 # Of the relative differences. Rounding reaches gradients by ReLUs and max-pools that turn out the
@@ -380,8 +380,8 @@ def check(differences: dict[str, float]) -> None:
     """
     for name, value in differences.items():
         if not value <= TOLERANCE[name]:
-            sys.exit(
-                f"error: the {name} of the two programs differ by {value:.1e} (relative), more "
+            command_line.fail(
+                f"the {name} of the two programs differ by {value:.1e} (relative), more "
                 f"than {TOLERANCE[name]}: they do not compute the same, so nothing was timed"
             )
 

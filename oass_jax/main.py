@@ -111,7 +111,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
     except monitor.DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command_line.print_error(str(error))
         return 1
     except monitor.StoppedError as error:
         print(error)
