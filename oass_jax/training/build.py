@@ -124,6 +124,10 @@ def create_train_fn(
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles the train step for a mesh: state replicated and donated, batch split.
 
+    Deviation: in bfloat16, GPUs also add up the gradients of convolution kernels in bfloat16. For a
+    tiny ResNet on 8 devices that changes these gradients by 0.4 % (relative L2), a hundredth of
+    what computing in bfloat16 does (15 %), and in float32 it would be twice the traffic.
+
     Args:
       config: `num_microbatches`, `augment` and the fields of `create_method` are read.
       network: encoder and classifier.
