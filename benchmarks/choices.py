@@ -7,6 +7,7 @@ shows that. `python -m benchmarks.plan` compiles the same alternatives for an H1
 """
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
@@ -98,17 +99,27 @@ def fold(params: dict, batch_stats: dict) -> dict:
 
 
 @contextlib.contextmanager
-def geometry_in_default_precision() -> Iterator[None]:
-    """Resampling in the device's default precision: TF32 or bfloat16 on a GPU or TPU."""
-    import jax.numpy as jnp
+def geometry_with(**options: Any) -> Iterator[None]:
+    """Resampling with other options of `geometry.resample_axis`.
 
+    A precision of None is the device's default: TF32 or bfloat16 on a GPU or TPU.
+    """
     from oass_jax.image import geometry
 
-    def weighted_sum(equation: str, weights_y: Any, images: Any, weights_x: Any) -> Any:
-        return jnp.einsum(equation, weights_y, images.astype(jnp.float32), weights_x)
+    resample_axis = geometry.resample_axis
 
-    with mock.patch.object(geometry, "weighted_sum", weighted_sum):
+    def changed(*args: Any, **given: Any) -> Any:
+        return resample_axis(*args, **given | options)
+
+    with mock.patch.object(geometry, "resample_axis", changed):
         yield
+
+
+def geometry_in_highest_precision() -> contextlib.AbstractContextManager[None]:
+    """Resampling by the device's own float32 products, where others are as exact."""
+    import jax
+
+    return geometry_with(precision=jax.lax.Precision.HIGHEST)
 
 
 # What the config can ask for, at a price.
@@ -121,7 +132,8 @@ CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "1x1 as convolution": pointwise_as_convolution,
     "max-pool of the library": pooling_of_the_library,
     "teacher folded": teacher_folded,
-    "geometry in default precision": geometry_in_default_precision,
+    "geometry in default precision": functools.partial(geometry_with, precision=None),
+    "geometry in highest precision": geometry_in_highest_precision,
 }
 
 

@@ -15,9 +15,14 @@ from oass_jax.errors import UserError, nearest
 PREFIX = "--config."  # what a flag that sets a field of the config begins with
 
 
+def print_error(message: str) -> None:
+    """Prints an error on stderr, as every command does."""
+    print(f"error: {message}", file=sys.stderr)
+
+
 def fail(message: str) -> NoReturn:
-    """Prints an error in one line on stderr and exits with status 2."""
-    print("error: " + " ".join(message.split()), file=sys.stderr)
+    """Prints an error in one line and exits with status 2."""
+    print_error(" ".join(message.split()))
     sys.exit(2)
 
 

@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
     except DivergedError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command_line.print_error(str(error))
         return error.status
     except StoppedError as error:
         print(error)

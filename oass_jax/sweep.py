@@ -54,7 +54,7 @@ class Plan:
 
 
 @command_line.command
-def main(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> int:
     """The command."""
     args, flags = _parse(argv)
     if args.runs_dir.is_file():
@@ -69,7 +69,9 @@ def main(argv: Sequence[str]) -> None:
     if not _print_tables(args.runs_dir, args.test):
         failed.append("the tables")
     if failed:
-        sys.exit("error: failed:" + "".join(f"\n  {name}" for name in failed))
+        command_line.print_error("failed:" + "".join(f"\n  {name}" for name in failed))
+        return 1
+    return 0
 
 
 def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -191,7 +193,7 @@ def _print_tables(runs_dir: Path, test: str | None) -> bool:
             [runs_dir], runs_dir, test=test and workdir.evaluation_name(test, "test")
         )
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        command_line.print_error(str(error))
         return False
     print(text, end="")
     return True

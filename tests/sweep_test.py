@@ -195,13 +195,14 @@ def test_a_run_without_an_end_is_not_finished(made, tmp_path, env):
 def test_a_failure_stops_nothing_and_is_reported_at_the_end(made, tmp_path, capsys):
     made.failing = ("max/seed0", "cmax/seed0")
     words = [str(tmp_path), "--configs", "max", "cmax", "--seeds", "0", "1", "--test=voc/2007"]
-    # A string is printed, with exit status 1.
-    assert status_of(*words) == "error: failed:\n  max, seed 0\n  cmax, seed 0"
+    assert sweep.main(words) == 1
     places = ["max/seed0", "max/seed1", "max/seed1", "cmax/seed0", "cmax/seed1", "cmax/seed1"]
     assert made.places() == places
-    assert "**Table 3.**" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert printed.err.endswith("error: failed:\n  max, seed 0\n  cmax, seed 0\n")
+    assert "**Table 3.**" in printed.out
     made.failing = ()
-    sweep.main(words)
+    assert sweep.main(words) == 0
     assert made.places() == ["max/seed0"] * 2 + ["cmax/seed0"] * 2
 
 
@@ -227,10 +228,10 @@ def test_the_test_split_is_evaluated_after_training(made, tmp_path, capsys):
 
 def test_tables_that_fail_are_reported(made, tmp_path, capsys):
     made.failing = ("max/seed0",)
-    assert status_of(tmp_path, "--configs", "max", "--seeds", "0") == (
-        "error: failed:\n  max, seed 0\n  the tables"
-    )
-    assert "holds no run" in capsys.readouterr().err
+    assert sweep.main([str(tmp_path), "--configs", "max", "--seeds", "0"]) == 1
+    errors = capsys.readouterr().err
+    assert "holds no run" in errors
+    assert errors.endswith("error: failed:\n  max, seed 0\n  the tables\n")
 
 
 @pytest.mark.parametrize(
@@ -280,7 +281,10 @@ def start(tmp_path):
     program = tmp_path / "program.py"
     program.write_text(WAITING_RUN)
     words = [str(tmp_path / "runs"), "--configs", "max", "cmax", "--seeds", "0"]
-    code = f"from oass_jax import sweep; sweep.PROGRAM = [{str(program)!r}]; sweep.main({words})"
+    code = (
+        "import sys; from oass_jax import sweep; "
+        f"sweep.PROGRAM = [{str(program)!r}]; sys.exit(sweep.main({words}))"
+    )
     processes = []
 
     def run(*ignored):
@@ -370,7 +374,10 @@ def test_a_program_that_fails_is_reported(tmp_path):
     program = tmp_path / "program.py"
     program.write_text("import sys; sys.exit('error: broken')")
     words = [str(tmp_path / "runs"), "--configs", "max", "--seeds", "0", "1"]
-    code = f"from oass_jax import sweep; sweep.PROGRAM = [{str(program)!r}]; sweep.main({words})"
+    code = (
+        "import sys; from oass_jax import sweep; "
+        f"sweep.PROGRAM = [{str(program)!r}]; sys.exit(sweep.main({words}))"
+    )
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1

@@ -70,13 +70,20 @@ def random_placement(
     return Placement(size.astype(jnp.float32), window, flip)
 
 
-def place_images(images: jax.Array, placement: Placement, out_px: int) -> jax.Array:
+def place_images(
+    images: jax.Array,
+    placement: Placement,
+    out_px: int,
+    *,
+    precision: jax.lax.PrecisionLike = geometry.HIGHEST,
+) -> jax.Array:
     """Resizes (antialiased bicubic), flips, crops or pads, and normalises.
 
     Args:
       images: `[B, H, W, 3]` uint8, each at the top left of its canvas.
       placement: where they go.
       out_px: side of the square canvas of the network.
+      precision: of the products, see `geometry.float32_precision`.
 
     Returns:
       `[B, out_px, out_px, 3]` float32, normalised; the padding is 0.
@@ -87,7 +94,13 @@ def place_images(images: jax.Array, placement: Placement, out_px: int) -> jax.Ar
     source = source.at[:, 1].set(jnp.where(placement.flip[:, None], mirrored, source[:, 1]))
     canvas = (out_px, out_px)
     pixels = geometry.resample(
-        images, source, placement.window, canvas, kernel="cubic", antialias=True
+        images,
+        source,
+        placement.window,
+        canvas,
+        kernel="cubic",
+        antialias=True,
+        precision=precision,
     )
     pixels = jnp.clip(pixels, 0.0, 255.0) / 255.0  # bicubic overshoots, 8-bit images cannot
     inside = geometry.pixels_inside(placement.window, canvas)

@@ -11,6 +11,7 @@ Deviation: the printed sum counts the indicators, not the labels, in its denomin
 
 import jax
 import jax.numpy as jnp
+import optax
 
 
 def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
@@ -23,8 +24,7 @@ def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
     Returns:
       float32, of the same shape.
     """
-    logits = logits.astype(jnp.float32)
-    loss = jnp.maximum(logits, 0.0) - logits * label + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), label)
     return jnp.where(label >= 0, loss, 0.0)
 
 
@@ -75,17 +75,21 @@ def reconstruction(
     return distance.mean((1, 2, 3))
 
 
-def ramp(step: jax.Array, alpha: float, *, start_step: float, ramp_steps: float) -> jax.Array:
+def ramp(alpha: float, *, start_step: float, ramp_steps: float) -> optax.Schedule:
     """The weight of a loss: 0 before `start_step`, then linear to `alpha` over `ramp_steps`.
 
     Args:
-      step: int scalar, steps done so far.
       alpha: final weight.
       start_step: first step at which the loss counts.
       ramp_steps: length of the ramp; 0 switches on at once.
 
     Returns:
-      A float32 scalar.
+      A function from the number of steps done so far to a float32 scalar.
     """
-    progress = (step - start_step) / max(ramp_steps, 1.0) if ramp_steps else 1.0
-    return alpha * jnp.clip(progress, 0.0, 1.0) * (step >= start_step)
+    # Of no length, optax's ramp would stay where it begins.
+    rise = (
+        optax.linear_schedule(0.0, alpha, ramp_steps)
+        if ramp_steps
+        else optax.constant_schedule(alpha)
+    )
+    return optax.join_schedules([optax.constant_schedule(0.0), rise], [start_step])

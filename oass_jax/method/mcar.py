@@ -32,7 +32,14 @@ class Regions(NamedTuple):
     threshold: float
 
 
-def crop(images: jax.Array, cam: jax.Array, logits: jax.Array, regions: Regions) -> jax.Array:
+def crop(
+    images: jax.Array,
+    cam: jax.Array,
+    logits: jax.Array,
+    regions: Regions,
+    *,
+    precision: jax.lax.PrecisionLike = geometry.HIGHEST,
+) -> jax.Array:
     """The regions of each image, resized to the whole canvas (bilinear, antialiased).
 
     No gradient goes through where they lie.
@@ -42,6 +49,7 @@ def crop(images: jax.Array, cam: jax.Array, logits: jax.Array, regions: Regions)
       cam: `[B, h, w, C]` raw class maps.
       logits: `[B, C]`, by which the N classes are chosen.
       regions: N and the threshold.
+      precision: of the products, see `geometry.float32_precision`.
 
     Returns:
       `[B * N, H, W, 3]` float32, those of an image together.
@@ -64,6 +72,7 @@ def crop(images: jax.Array, cam: jax.Array, logits: jax.Array, regions: Regions)
         tuple(shape),
         kernel="linear",
         antialias=True,
+        precision=precision,
     )
 
 

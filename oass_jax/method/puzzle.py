@@ -4,6 +4,8 @@ The patches differ in size and are resized to one; their class maps are resized 
 their patch covers, so the tiled map lies over the map of the full image cell by cell.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -11,17 +13,19 @@ from oass_jax.image import geometry
 
 
 def _halves(cut: jax.Array, size: int) -> jax.Array:
-    """Start and length of the two parts of an axis, `[B, 2, 2]`, cut at `cut` `[B]`."""
+    """Start and length of the two parts of an axis, `[..., 2, 2]`, cut at `cut` `[...]`."""
     start = jnp.stack([jnp.zeros_like(cut), cut], axis=-1)
     length = jnp.stack([cut, size - cut], axis=-1)
     return jnp.stack([start, length], axis=-1)
 
 
-def _whole(size: int) -> jax.Array:
-    return jnp.array([0, size])
-
-
-def cut(images: jax.Array, cut_yx_px: jax.Array, *, resize: bool) -> jax.Array:
+def cut(
+    images: jax.Array,
+    cut_yx_px: jax.Array,
+    *,
+    resize: bool,
+    precision: jax.lax.PrecisionLike = geometry.HIGHEST,
+) -> jax.Array:
     """Cuts each image into four patches (bilinear, antialiased, where they are resized).
 
     Args:
@@ -31,24 +35,44 @@ def cut(images: jax.Array, cut_yx_px: jax.Array, *, resize: bool) -> jax.Array:
       resize: every patch to H / 2 and W / 2, equal to slicing it out and resizing it with
         `jax.image.resize`. Else patches keep size and place on an image that is zero elsewhere,
         which costs the encoder four times as much.
+      precision: of the products, see `geometry.float32_precision`.
 
     Returns:
       `[4 * N, H / 2, W / 2, 3]`, or `[4 * N, H, W, 3]`, float32; the upper left, upper right, lower
       left and lower right patch of an image follow each other.
     """
-    weights = []
-    for axis, size in zip((0, 1), images.shape[1:3], strict=True):
-        source = _halves(cut_yx_px[:, axis], size)
+
+    def halve(image: jax.Array, cut: jax.Array, axis: int) -> jax.Array:
+        size = image.shape[axis]
         out = size // 2 if resize else size
-        target = _whole(out) if resize else source
-        weights.append(
-            geometry.axis_weights(source, target, size, out, kernel="linear", antialias=True)
+        source = _halves(cut, size)
+        target = jnp.array([[0, out]] * 2) if resize else source
+        part_fn = functools.partial(
+            geometry.resample_axis,
+            out_size=out,
+            axis=axis,
+            kernel="linear",
+            antialias=True,
+            precision=precision,
         )
-    patches = geometry.weighted_sum("bvph,bhwn,buqw->bvupqn", weights[0], images, weights[1])
+        return jax.vmap(part_fn, (None, 0, 0))(image, source, target)
+
+    def quarter(image: jax.Array, cut_yx: jax.Array) -> jax.Array:
+        # Left and right share their rows, which are resampled once.
+        upper_lower = halve(image, cut_yx[0], 0)
+        return jax.vmap(halve, (0, None, None))(upper_lower, cut_yx[1], 1)
+
+    patches = jax.vmap(quarter)(images, cut_yx_px)
     return patches.reshape(-1, *patches.shape[3:])
 
 
-def tile(maps: jax.Array, cut_yx_cell: jax.Array, shape: tuple[int, int]) -> jax.Array:
+def tile(
+    maps: jax.Array,
+    cut_yx_cell: jax.Array,
+    shape: tuple[int, int],
+    *,
+    precision: jax.lax.PrecisionLike = geometry.HIGHEST,
+) -> jax.Array:
     """Resizes the maps of the four patches to the cells they cover and puts them together.
 
     Args:
@@ -56,17 +80,20 @@ def tile(maps: jax.Array, cut_yx_cell: jax.Array, shape: tuple[int, int]) -> jax
         patches were not resized, and each map is cut out where its patch lies.
       cut_yx_cell: `[N, 2]` int, where the image was cut, in cells.
       shape: h and w of the tiled map.
+      precision: as in `cut`.
 
     Returns:
       `A_re`, `[N, *shape, K]` float32.
     """
-    maps = maps.reshape(-1, 2, 2, *maps.shape[1:])
-    weights = []
-    for axis, size, out in zip((0, 1), maps.shape[3:5], shape, strict=True):
-        target = _halves(cut_yx_cell[:, axis], out)
-        source = target if size == out else _whole(size)
-        weights.append(
-            geometry.axis_weights(source, target, size, out, kernel="linear", antialias=True)
-        )
-    # A cell has weight from the one patch that covers it, so the sum over patches is the tiling.
-    return geometry.weighted_sum("bvhp,bvupqc,buwq->bhwc", weights[0], maps, weights[1])
+    size = maps.shape[1:3]
+    rows, columns = (_halves(cut_yx_cell[:, axis], shape[axis]) for axis in (0, 1))
+    # [N, 2, 2, 2, 2]: of the patch in row v and column u, for y and x, start and length.
+    pair = jnp.broadcast_arrays(rows[:, :, None], columns[:, None, :])
+    target = jnp.stack(pair, axis=3).reshape(-1, 2, 2)
+    whole = jnp.stack([jnp.zeros(2), jnp.array(size)], axis=-1)
+    source = target if size == shape else jnp.broadcast_to(whole, target.shape)
+    placed = geometry.resample(
+        maps, source, target, shape, kernel="linear", antialias=True, precision=precision
+    )
+    # Each is exactly zero outside its place.
+    return placed.reshape(-1, 4, *placed.shape[1:]).sum(axis=1)

@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
@@ -24,7 +24,7 @@ Batch = dict[str, jax.Array]
 
 def create_mesh() -> Mesh:
     """One axis, `data`, over every device; the state is replicated and batches are split."""
-    return Mesh(np.array(jax.devices()), ("data",))
+    return jax.make_mesh((jax.device_count(),), ("data",), (AxisType.Auto,))
 
 
 def require_even(mesh: Mesh, field: str, batch_size: int, *, num_parts: int = 1) -> None:

@@ -59,12 +59,14 @@ def classification_losses(
       batch_stats: its running statistics.
       views: the augmented batch.
       network: encoder f and classifiers.
-      method: `regions` is read.
+      method: `regions` and `precision` are read.
     """
     features, batch_stats = _encode(network, params, batch_stats, views.image)
     cam, logits = network.apply({"params": params}, features, method=Network.predict)
     if method.regions is not None:
-        crops = mcar.crop(views.image, cam, logits["base"], method.regions)
+        crops = mcar.crop(
+            views.image, cam, logits["base"], method.regions, precision=method.precision
+        )
         features, batch_stats = _encode(network, params, batch_stats, crops)
         _, local = network.apply({"params": params}, features, method=Network.predict)
         logits["regions"] = mcar.strongest(local["base"], views.label.shape[0])
@@ -252,7 +254,9 @@ def reconstruct(
     point = method.strategy.keypoint_fn(inputs)
     cut_yx = keypoint.cut_position(point, shape, method.margin_cells)
     stride = image.shape[1] // shape[0]
-    patches = puzzle.cut(image, cut_yx * stride, resize=method.resize_patches)
+    patches = puzzle.cut(
+        image, cut_yx * stride, resize=method.resize_patches, precision=method.precision
+    )
     if method.teacher == "ema":
         variables = {name: {"encoder": tree} for name, tree in teacher.items()}
         features = network.apply(variables, patches, train=False, method=Network.encode)
@@ -265,7 +269,7 @@ def reconstruct(
     # The student's head also on the teacher's features.
     channel = None if channel is None else jnp.repeat(channel, 4)
     maps = network.apply({"params": params}, features, channel, method=Network.classify)
-    return puzzle.tile(maps, cut_yx, shape), batch_stats
+    return puzzle.tile(maps, cut_yx, shape, precision=method.precision), batch_stats
 
 
 def _encode(

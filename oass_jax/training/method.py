@@ -1,9 +1,9 @@
 """What makes a training step supervised, PuzzleCAM or OASS, and what it sees."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import optax
 from jax.sharding import Mesh
 
 from oass_jax.method import keypoint, mcar
@@ -44,6 +44,7 @@ class Method(NamedTuple):
       ema_decay: largest decay of the EMA.
       chunk_pairs: channel-wise, the pairs a device computes together.
       regions: of MCAR's second stream; None for none.
+      precision: of resampling, see `image.geometry.float32_precision`.
       mesh: one axis, `data`, over which the batch is split.
     """
 
@@ -52,11 +53,12 @@ class Method(NamedTuple):
     margin_cells: int
     valid_only: bool
     resize_patches: bool
-    alpha_p: Callable[[jax.Array], jax.Array]
-    alpha_re: Callable[[jax.Array], jax.Array]
+    alpha_p: optax.Schedule
+    alpha_re: optax.Schedule
     re_reduction: str
     pcl_classes: str
     ema_decay: float
     chunk_pairs: int
     regions: mcar.Regions | None
+    precision: jax.lax.PrecisionLike
     mesh: Mesh

@@ -53,14 +53,11 @@ def create_optimizer(
     def part(params: dict) -> dict:
         return {name: "encoder" if name == "encoder" else "head" for name in params}
 
-    return optax.chain(
-        optax.scale_by_adam(),
-        optax.add_decayed_weights(weight_decay, mask=is_decayed),
-        optax.partition(
-            {
-                "encoder": optax.scale_by_learning_rate(encoder_schedule),
-                "head": optax.scale_by_learning_rate(head_schedule),
-            },
-            part,
-        ),
+    schedules = {"encoder": encoder_schedule, "head": head_schedule}
+    return optax.partition(
+        {
+            name: optax.adamw(schedule, weight_decay=weight_decay, mask=is_decayed)
+            for name, schedule in schedules.items()
+        },
+        part,
     )

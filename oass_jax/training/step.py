@@ -65,7 +65,7 @@ def train_step(
         max_px=max_px,
         flip_probability=flip_probability,
     )
-    image = augment.place_images(batch["image"], placement, image_px)
+    image = augment.place_images(batch["image"], placement, image_px, precision=method.precision)
     boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
     views = Views(image, batch["label"], placement.window, boxes, box_label)
 

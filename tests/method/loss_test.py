@@ -89,11 +89,11 @@ def test_reconstruction_does_not_count_ignored_classes():
     ("step", "expected"), [(0, 0.0), (10, 0.0), (15, 0.25), (20, 0.5), (30, 1.0), (99, 1.0)]
 )
 def test_ramp_is_linear_between_its_ends(step, expected):
-    weight = loss.ramp(jnp.array(step), 1.0, start_step=10, ramp_steps=20)
+    weight = loss.ramp(1.0, start_step=10, ramp_steps=20)(jnp.array(step))
     assert_allclose(weight, expected)
 
 
 def test_a_ramp_of_no_length_switches_on_at_once():
-    assert loss.ramp(jnp.array(0), 2.0, start_step=0, ramp_steps=0) == 2.0
-    assert loss.ramp(jnp.array(4), 2.0, start_step=5, ramp_steps=0) == 0.0
-    assert loss.ramp(jnp.array(5), 2.0, start_step=5, ramp_steps=0) == 2.0
+    assert loss.ramp(2.0, start_step=0, ramp_steps=0)(jnp.array(0)) == 2.0
+    later = loss.ramp(2.0, start_step=5, ramp_steps=0)
+    assert [float(later(jnp.array(step))) for step in (4, 5, 6)] == [0.0, 2.0, 2.0]

@@ -7,7 +7,7 @@ from numpy.testing import assert_allclose
 
 from oass_jax.model.resnet import ResNet
 from oass_jax.run import build
-from tests.training.step_test import OneBlock, Run, batch, leaves, tiny
+from tests.training.step_test import OneBlock, Run, batch, first_moments, leaves, tiny
 
 
 class NormalisedAlike(OneBlock):
@@ -26,7 +26,7 @@ def first_step(page, num_microbatches, encoder=NormalisedAlike, num_devices=1):
     data = build.to_device(data, tuple(data), run.mesh)
     program = run.train_fn.lower(run.state, data).compile()
     state, metrics = program(run.state, data)
-    grads, stats = leaves(state.opt_state[0].mu), leaves(state.batch_stats)
+    grads, stats = leaves(first_moments(state.opt_state)), leaves(state.batch_stats)
     return grads, jax.device_get(metrics), stats, program.as_text()
 
 

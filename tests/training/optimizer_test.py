@@ -37,6 +37,26 @@ def test_weight_decay_spares_biases_and_batch_norm():
     assert_allclose(new["encoder"]["conv"]["scale"], 1.0)
 
 
+def test_each_part_counts_and_decays_as_adamw_of_its_own():
+    """Several steps equal those of optax's `adamw` for a part alone."""
+    rate = optimizer.learning_rate(1e-2, total_steps=8, warmup_steps=3)
+    both = optimizer.create_optimizer(
+        encoder_schedule=optax.constant_schedule(0.0), head_schedule=rate, weight_decay=0.5
+    )
+    alone = optax.adamw(rate, weight_decay=0.5)
+    new, head = params(), params()["head"]
+    states = both.init(new), alone.init(head)
+    for grad in (0.3, -2.0, 0.1):
+        updates = both.update(jax.tree.map(lambda x, g=grad: g * x, params()), states[0], new)
+        head_updates = alone.update({"kernel": grad * jnp.ones(3)}, states[1], head)
+        states = updates[1], head_updates[1]
+        new = optax.apply_updates(new, updates[0])
+        head = optax.apply_updates(head, head_updates[0])
+    assert_allclose(new["head"]["kernel"], head["kernel"], rtol=1e-6)
+    assert not jnp.allclose(head["kernel"], 1.0)
+    assert_allclose(new["encoder"]["conv"]["kernel"], 1.0)
+
+
 @pytest.mark.parametrize(
     ("step", "expected"), [(0, 0.0), (5, 0.5), (10, 1.0), (60, 0.5), (110, 0.0), (200, 0.0)]
 )
