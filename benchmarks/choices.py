@@ -102,7 +102,8 @@ def fold(params: dict, batch_stats: dict) -> dict:
 def geometry_with(**options: Any) -> Iterator[None]:
     """Resampling with other options of `geometry.resample_axis`.
 
-    A precision of None is the device's default: TF32 or bfloat16 on a GPU or TPU.
+    A precision of None is the device's default, TF32 or bfloat16 on a GPU or TPU; 'highest' is its
+    own float32 products, where others are as exact.
     """
     from oass_jax.image import geometry
 
@@ -113,13 +114,6 @@ def geometry_with(**options: Any) -> Iterator[None]:
 
     with mock.patch.object(geometry, "resample_axis", changed):
         yield
-
-
-def geometry_in_highest_precision() -> contextlib.AbstractContextManager[None]:
-    """Resampling by the device's own float32 products, where others are as exact."""
-    import jax
-
-    return geometry_with(precision=jax.lax.Precision.HIGHEST)
 
 
 # What the config can ask for, at a price.
@@ -133,7 +127,7 @@ CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
     "max-pool of the library": pooling_of_the_library,
     "teacher folded": teacher_folded,
     "geometry in default precision": functools.partial(geometry_with, precision=None),
-    "geometry in highest precision": geometry_in_highest_precision,
+    "geometry in highest precision": functools.partial(geometry_with, precision="highest"),
 }
 
 
