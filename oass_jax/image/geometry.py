@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 HIGHEST = jax.lax.Precision.HIGHEST
+_MARGIN = 4  # pixels; as many keep the products' rows aligned
 
 
 def float32_precision(device: jax.Device) -> jax.lax.PrecisionLike:
@@ -104,7 +105,7 @@ def resample_axis(
     resize_fn = functools.partial(
         jax.image.scale_and_translate,
         scale=scale[None],
-        translation=(target[0] - source[0] * scale)[None],
+        translation=(target[0] - (source[0] + _MARGIN) * scale)[None],
         method=kernel,
         antialias=antialias,
     )
@@ -114,14 +115,17 @@ def resample_axis(
     out_shape[axis] = out_size
 
     inside = centres_inside(source, image.shape[axis]).astype(jnp.float32)
+    # S is zero where a centre is beyond the image, be it by rounding alone.
+    margin = [(0, 0)] * 3
+    margin[axis] = (_MARGIN, _MARGIN)
+    masked = jnp.pad(image * inside.reshape(along), margin)
     # A product with a vector is a plain sum, which TF32 would only split in three.
-    share = resize_fn(inside, shape=[out_size], spatial_dims=[0], precision=HIGHEST)
-    summed = resize_fn(
-        image * inside.reshape(along), shape=out_shape, spatial_dims=[axis], precision=precision
+    share = resize_fn(
+        jnp.pad(inside, _MARGIN), shape=[out_size], spatial_dims=[0], precision=HIGHEST
     )
-    # About half of the kernel at least lies inside where its centre does, but for rounding where a
-    # window ends with the image, beyond which S is zero.
-    written = centres_inside(target, out_size) & (share > 0.0)
+    summed = resize_fn(masked, shape=out_shape, spatial_dims=[axis], precision=precision)
+    # About half of the kernel at least lies inside where its centre does.
+    written = centres_inside(target, out_size)
     resized = summed / jnp.where(written, share, 1.0).reshape(along)
     return jnp.where(written.reshape(along), resized, 0.0)
 

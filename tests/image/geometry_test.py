@@ -11,11 +11,13 @@ from oass_jax.image import geometry
 
 KERNELS = ("linear", "cubic")
 
+resample = jax.jit(geometry.resample, static_argnames=("out_shape", "kernel", "antialias"))
+
 
 def axis_weights(source, target, in_size, out_size, kernel="linear", antialias=True):
     """How much of each input pixel every output pixel takes: what comes of the identity."""
     one = jnp.array([0.0, 1.0])
-    weights = geometry.resample(
+    weights = resample(
         jnp.eye(in_size)[None, :, None],
         jnp.stack([jnp.array(source, jnp.float32), one])[None],
         jnp.stack([jnp.array(target, jnp.float32), one])[None],
@@ -72,7 +74,7 @@ def test_window_equals_crop_then_resize(kernel, antialias, out_shape):
     resize = jax.image.resize(
         crop, (1, *out_shape, 3), {"cubic": "bicubic"}.get(kernel, kernel), antialias=antialias
     )
-    window = geometry.resample(
+    window = resample(
         image,
         jnp.array([[[top, height], [left, width]]]),
         jnp.array([[[0, out_shape[0]], [0, out_shape[1]]]]),
@@ -90,17 +92,17 @@ def test_what_lies_outside_of_a_window_changes_nothing(kernel, antialias):
     other = np.full_like(image, 1e6)
     other[:, 3:8, 5:6] = image[:, 3:8, 5:6]
     source, target = jnp.array([[[8, -5], [5, 1]]]), jnp.array([[[-3, 17], [2, 5]]])
-    resample = functools.partial(
-        geometry.resample,
+    resample_fn = functools.partial(
+        resample,
         source=source,
         target=target,
         out_shape=(10, 9),
         kernel=kernel,
         antialias=antialias,
     )
-    np.testing.assert_array_equal(resample(image), resample(other))
+    np.testing.assert_array_equal(resample_fn(image), resample_fn(other))
     written = np.asarray(geometry.pixels_inside(target, (10, 9)))[..., None]
-    assert ((resample(image + 1.0) > 0) == written).all()
+    assert ((resample_fn(image + 1.0) > 0) == written).all()
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
@@ -110,9 +112,7 @@ def test_nothing_divides_by_zero_and_the_gradient_is_that_of_weights_that_sum_to
     target = jnp.array([[[0.5, 7], [-3, 4]], [[2.5, 1], [6, 9]], [[0.7, 8.9], [-20, 41]]])
 
     def total(images, antialias):
-        return geometry.resample(
-            images, source, target, (11, 8), kernel=kernel, antialias=antialias
-        ).sum()
+        return resample(images, source, target, (11, 8), kernel=kernel, antialias=antialias).sum()
 
     images = jnp.ones((3, 10, 10, 1))
     for antialias in (True, False):
@@ -123,13 +123,13 @@ def test_nothing_divides_by_zero_and_the_gradient_is_that_of_weights_that_sum_to
 
 
 def test_windows_that_move_do_not_recompile():
-    resample = jax.jit(
+    resample_fn = jax.jit(
         functools.partial(geometry.resample, out_shape=(6, 6), kernel="cubic", antialias=True)
     )
     for length in (2, 5, -8):
         window = jnp.array([[[8 if length < 0 else 0, length]] * 2])
-        resample(jnp.ones((1, 8, 8, 3)), window, jnp.array([[[1, 4], [0, abs(length)]]]))
-    assert resample._cache_size() == 1
+        resample_fn(jnp.ones((1, 8, 8, 3)), window, jnp.array([[[1, 4], [0, abs(length)]]]))
+    assert resample_fn._cache_size() == 1
 
 
 @pytest.mark.parametrize("capability", [None, "7.5", "8.0", "9.0", "10.0", "gfx90a"])

@@ -11,6 +11,11 @@ from oass_jax.method import puzzle
 STRIDE = 8
 
 
+@functools.partial(jax.jit, static_argnames="resize")
+def cut_then_tile(maps, cut, *, resize=True):
+    return puzzle.tile(puzzle.cut(maps, cut, resize=resize), cut, maps.shape[1:3])
+
+
 def legal_cuts(height, width, margin):
     return list(
         itertools.product(range(margin, height - margin + 1), range(margin, width - margin + 1))
@@ -41,7 +46,7 @@ def test_center_cut_is_the_even_split_untouched():
 def test_cut_then_tile_with_an_identity_encoder_restores_the_even_split():
     maps = np.random.default_rng(2).random((2, 6, 8, 5)).astype(np.float32)
     cut = jnp.array([[3, 4]] * 2)
-    assert_allclose(puzzle.tile(puzzle.cut(maps, cut, resize=True), cut, (6, 8)), maps, atol=1e-6)
+    assert_allclose(cut_then_tile(maps, cut), maps, atol=1e-6)
 
 
 def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
@@ -50,9 +55,7 @@ def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
         maps = np.zeros((1, 6, 8, 1), np.float32)
         maps[:, :y, :x], maps[:, :y, x:], maps[:, y:, :x], maps[:, y:, x:] = 1, 2, 3, 4
         cut = jnp.array([[y, x]])
-        assert_allclose(
-            puzzle.tile(puzzle.cut(maps, cut, resize=True), cut, (6, 8)), maps, atol=1e-5
-        )
+        assert_allclose(cut_then_tile(maps, cut), maps, atol=1e-5)
 
 
 def test_tile_resizes_each_map_into_its_place():
@@ -87,5 +90,5 @@ def test_patches_that_are_not_resized_stay_where_they_are():
 def test_cut_then_tile_without_resizing_restores_everything_for_every_legal_keypoint():
     maps = np.random.default_rng(5).random((1, 6, 8, 2)).astype(np.float32)
     for cut in legal_cuts(6, 8, 1):
-        patches = puzzle.cut(maps, jnp.array([cut]), resize=False)
-        assert_allclose(puzzle.tile(patches, jnp.array([cut]), (6, 8)), maps, atol=1e-6)
+        tiled = cut_then_tile(maps, jnp.array([cut]), resize=False)
+        assert_allclose(tiled, maps, atol=1e-6)

@@ -63,12 +63,12 @@ runpy.run_module("oass_jax.main", run_name="__main__")
 """
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def data_dir(tmp_path_factory):
     return prepare_digits(tmp_path_factory.mktemp("data"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def home(tmp_path_factory):
     """The environment of a user of two devices whose cache folder was empty."""
     env = environment(2, XDG_CACHE_HOME=str(tmp_path_factory.mktemp("cache")))
@@ -88,7 +88,7 @@ def programs(home):
         }
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(data_dir, home, tmp_path_factory):
     """The folder of a run from start to end, and the training steps it compiled."""
     folder = tmp_path_factory.mktemp("finished")
@@ -97,7 +97,7 @@ def finished(data_dir, home, tmp_path_factory):
     return folder, programs(home)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def killed(finished, data_dir, home, tmp_path_factory):
     """The folder of a run that was killed three times and resumed to its end.
 
