@@ -19,8 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from oass_jax.errors import UserError
-from oass_jax.run.state import all_finite
+from oass_jax.errors import DivergedError, UserError
 
 Tree = Any
 logger = logging.getLogger(__name__)
@@ -98,10 +97,16 @@ class Checkpoints:
           unlogged: `Monitor.unlogged` of this step.
 
         Raises:
+          DivergedError: a number is not finite; nothing is saved.
           UserError: it cannot be written.
         """
         if step in self._manager.all_steps():
             return
+        if bad := _not_finite(items):
+            raise DivergedError(
+                f"the state of step {step} is not finite ({bad}) although its losses are: try "
+                "smaller learning rates"
+            )
         has_map = val_map is not None and not math.isnan(val_map)
         record = {
             "step": step,
@@ -192,8 +197,8 @@ class Checkpoints:
             items = {name: restored[name] for name in like}
             if any(_leaves(items[n], checksum=True) != record["leaves"][n] for n in like):
                 logger.warning("checkpoint %d is damaged: its checksums do not match", step)
-            elif not jax.jit(all_finite)(items):
-                logger.warning("checkpoint %d holds numbers that are not finite", step)
+            elif bad := _not_finite(items):
+                logger.warning("checkpoint %d is not finite: %s", step, bad)
             else:
                 if not self._read_only:
                     for damaged in steps[:position]:
@@ -242,6 +247,15 @@ def _leaves(tree: Tree, *, checksum: bool = False) -> dict[str, list]:
 
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): describe(leaf) for path, leaf in paths}
+
+
+def _not_finite(tree: Tree) -> str | None:
+    """Path of a leaf with a number that is not finite; None where there is none."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        # On the host, where the leaves are for their checksums; the sum costs no copy.
+        if not np.isfinite(np.asarray(leaf).sum(dtype=np.float64)):
+            return jax.tree_util.keystr(path)
+    return None
 
 
 def _refuse_other_network(saved: dict[str, list], wanted: dict[str, list], step: int) -> None:

@@ -91,11 +91,6 @@ def networks(model: dict[str, Tree]) -> dict[str, Tree]:
     return found
 
 
-def all_finite(tree: Tree) -> jax.Array:
-    """Whether every number of a tree is finite, as a bool scalar."""
-    return jnp.array([jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(tree)]).all()
-
-
 def ema_update(teacher: Tree, state: TrainState, step: jax.Array, max_decay: float) -> Tree:
     """Moves the teacher towards the student: decay * teacher + (1 - decay) * student.
 

@@ -23,7 +23,7 @@ from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console
-from oass_jax.run.state import TrainState, all_finite, create_state
+from oass_jax.run.state import TrainState, create_state
 from oass_jax.run.workdir import Workdir
 from oass_jax.training.build import (
     Schedule,
@@ -197,16 +197,6 @@ def _save(
     fingerprint: dict,
     monitor: Monitor,
 ) -> None:
-    """Saves the state.
-
-    Raises:
-      DivergedError: something in it is not finite; it is not saved.
-    """
-    if not jax.jit(all_finite)(state):
-        raise DivergedError(
-            f"the state of step {step} is not finite although its losses are: try smaller learning "
-            "rates"
-        )
     items = {MODEL: state.model, OPTIMIZER: state.optimizer}
     checkpoints.save(
         items, step=step, fingerprint=fingerprint, val_map=val_map, unlogged=monitor.unlogged
@@ -251,11 +241,7 @@ def _restore_or_start(
             config.model.pretrained, variables, network.encoder
         )
         notes.append(report.summary())
-    state = jax.device_put(create(variables, rng=rng), build.replicated(mesh))
-    if not jax.jit(all_finite)(state):
-        source = config.model.pretrained or "the seed"
-        raise UserError(f"the first state is not finite: the weights of {source} are invalid")
-    return state, None, notes
+    return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), None, notes
 
 
 def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:

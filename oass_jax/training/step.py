@@ -6,10 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 
 from oass_jax.image import augment
 from oass_jax.model.network import Network
-from oass_jax.run.state import TrainState, all_finite, ema_update
+from oass_jax.run.state import TrainState, ema_update
 from oass_jax.training import losses
 from oass_jax.training.method import Method, Views
 from oass_jax.training.microbatch import mean_gradient
@@ -82,7 +83,8 @@ def train_step(
     if method.teacher == "ema":
         teacher = ema_update(state.teacher, new_state, state.step, method.ema_decay)
         new_state = new_state.replace(teacher=teacher)
-    taken = all_finite((metrics, batch_stats))
+    # As one array: a reduction for each of many small ones takes seconds to compile.
+    taken = jnp.isfinite(ravel_pytree((metrics, batch_stats))[0]).all()
     kept = state.replace(step=new_state.step)
     new_state = jax.tree.map(functools.partial(jnp.where, taken), new_state, kept)
     return new_state, metrics | {"skipped": 1.0 - taken}

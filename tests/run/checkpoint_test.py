@@ -7,7 +7,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 
-from oass_jax.errors import UserError
+from oass_jax.errors import DivergedError, UserError
+from oass_jax.run import checkpoint
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 
 INPUT = {"seed": 0, "batch_size": 4}
@@ -171,12 +172,19 @@ def test_walks_back_over_folders_that_were_exchanged(tmp_path, checkpoints):
         restore(checkpoints)
 
 
-def test_walks_back_over_numbers_that_are_not_finite(checkpoints):
+def test_numbers_that_are_not_finite_are_neither_saved_nor_restored(checkpoints, monkeypatch):
     save(checkpoints, 1)
     bad = state(2)
     bad[MODEL]["params"]["w"] = bad[MODEL]["params"]["w"].at[3, 5].set(jnp.inf)
-    checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
+    with pytest.raises(
+        DivergedError, match=r"step 2 is not finite \(\['model'\]\['params'\]\['w'\]"
+    ):
+        checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "_not_finite", lambda tree: None)
+        checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
     checkpoints.wait()
+    assert checkpoints.steps() == [1, 2]
     assert restore(checkpoints)[1] == 1
 
 
