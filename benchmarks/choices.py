@@ -100,11 +100,7 @@ def fold(params: dict, batch_stats: dict) -> dict:
 
 @contextlib.contextmanager
 def geometry_with(**options: Any) -> Iterator[None]:
-    """Resampling with other options of `geometry.resample_axis`.
-
-    A precision of None is the device's default, TF32 or bfloat16 on a GPU or TPU; 'highest' is its
-    own float32 products, where others are as exact.
-    """
+    """Resampling with other options; precision None is TF32 or bfloat16 on a GPU or TPU."""
     from oass_jax.image import geometry
 
     resample_axis = geometry.resample_axis
