@@ -17,6 +17,7 @@ from oass_jax.run.console import Console
 from oass_jax.training.metric_writer import MetricWriter
 
 MAX_SKIPPED = 3  # steps in a row that are not finite before the run stops
+_CHANCE_EPOCHS = 2.0  # the first one may be all warm-up
 _CHANCE = 0.98  # of the loss of predicting frequencies; what is above has learned nothing
 
 
@@ -160,18 +161,18 @@ class Monitor:
         self._writer.write(step, metrics)
         eta_s = (self._total_steps - step) * elapsed / steps
         self._console.progress(step, metrics, epoch=epoch, eta_s=eta_s)
-        if epoch - self._log_every / self._steps_per_epoch < 1 <= epoch:
+        if epoch - self._log_every / self._steps_per_epoch < _CHANCE_EPOCHS <= epoch:
             self._warn_of_chance(metrics.get("train/loss_cls", 0.0))
         self._timed_step = step
         self._unlogged = _nothing_unlogged() | {"skipped_in_a_row": seen["skipped_in_a_row"]}
         self._restart_clock()
 
     def _warn_of_chance(self, loss_cls: float) -> None:
-        """Warns, on the first line after the first epoch, of a network that has learned nothing."""
+        """Warns, on the first line after two epochs, of a network that has learned nothing."""
         chance_loss = self._chance_loss_fn()
         if loss_cls > _CHANCE * chance_loss:
             self._console.say(
-                f"warning: after the first epoch loss_cls is {loss_cls:.4f}; predicting each class "
+                f"warning: after two epochs loss_cls is {loss_cls:.4f}; predicting each class "
                 f"by its frequency gives {chance_loss:.4f}: the learning rates may be too small or "
                 "too large, or the labels those of other images"
             )

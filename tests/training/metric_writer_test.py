@@ -169,7 +169,7 @@ def test_a_network_that_learns_nothing_is_reported_once(writer, capsys, loss_cls
     for step in range(1, 7):
         watched.add(step, {"loss": 1.0, "loss_cls": loss_cls})
     watched.settle()
-    assert capsys.readouterr().out.count("warning: after the first epoch") == warned
+    assert capsys.readouterr().out.count("warning: after two epochs") == warned
 
 
 def test_a_pipe_gets_plain_lines(writer, capsys):
