@@ -1,7 +1,7 @@
 """Every command of the README, typed one after the other into the shell that the README sets up.
 
-What would take minutes or a network is left out by programs that stand in for Python and pip: they
-create the environment, accept what is installed, and train by writing the config to the workdir.
+Programs that stand in for Python and pip skip what would take minutes or a network: they create
+the environment, accept what is installed, and train by writing the config to the workdir.
 All else is real: the scripts, and every command line up to where it is understood. A command that
 nobody has given a way to run fails.
 """
@@ -84,7 +84,7 @@ def commands(text):
 
 
 def typed(command):
-    """A command without the marks of what may be left out: [WORKDIR], [--flag=VALUE]."""
+    """A command without the marks of what is optional: [WORKDIR], [--flag=VALUE]."""
     return re.sub(r"\[(--[^\]]*)\]", r"\1", re.sub(r" \[[A-Z_]+\]", "", command))
 
 

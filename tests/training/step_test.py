@@ -249,9 +249,8 @@ def test_supervised_pays_nothing_for_a_teacher():
         lowered = run.train_fn.lower(run.state, batch())
         flops[name] = lowered.cost_analysis()["flops"]
         assert bool(run.state.teacher) == (name == "max")
-    # A forward pass is a third of a step; the patches cost one more pass, or a whole step. In so
-    # small a network geometry counts, too.
-    assert 1.2 < flops["max"] / flops["supervised"] < 1.65
+    # A forward pass is a third of a step; the patches cost one more pass, or a whole step.
+    assert 1.2 < flops["max"] / flops["supervised"] < 1.6
     assert 1.7 < flops["puzzlecam"] / flops["supervised"] < 2.2
 
 
