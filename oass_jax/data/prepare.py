@@ -1,12 +1,12 @@
 """Data set name -> tfds data set, prepared the first time it is asked for, and its splits."""
 
 import contextlib
-import fcntl
 import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import filelock
 import tensorflow_datasets as tfds
 
 from oass_jax.data import sources
@@ -110,21 +110,23 @@ def _lock(builder: SceneBuilder) -> Iterator[None]:
     The kernel lets go of it when the process ends, however it ends.
     """
     path = Path(builder.data_dir_root) / f".{_plain_name(builder)}.lock"
+    lock = filelock.FileLock(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("w")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            _say(f"waiting for another process that prepares {builder.info.full_name}")
+            lock.acquire()
     except OSError as error:
         raise UserError(
             f"{path.parent} cannot be written ({error.strerror}): choose another "
             f"{sources.flag('data_dir')}"
         ) from error
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            _say(f"waiting for another process that prepares {builder.info.full_name}")
-            fcntl.flock(file, fcntl.LOCK_EX)
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def _generate(builder: SceneBuilder, manual_dir: Path | None) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 from safetensors import SafetensorError, safe_open
 
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest_path
 
 HUB_FILE = "model.safetensors"
 PICKLES = (".pth", ".pt", ".bin", ".pkl", ".pickle", ".ckpt", ".npy", ".npz")
@@ -134,9 +134,7 @@ def _resolve(name_or_path: str) -> Path:
         raise UserError(f"{path} is a folder: name the .safetensors file in it.")
     if path.suffix != ".safetensors" and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
         return _download(name_or_path)
-    siblings = [str(file) for file in path.parent.glob("*.safetensors")]
-    hint = nearest(str(path), siblings) if siblings else "check the path"
-    raise UserError(f"there is no pretrained file {path}: {hint}")
+    raise UserError(f"there is no pretrained file {path}: {nearest_path(path)}")
 
 
 def _download(repository: str) -> Path:
