@@ -46,9 +46,8 @@ def main() -> None:
         parser.error(f"--data_dir={options.data_dir} is no folder: name that of prepared data sets")
     from oass_jax.data import pipeline
 
-    split = pipeline.open_split(
-        options.dataset, options.split, data_dir=options.data_dir, manual_dir=options.manual_dir
-    )
+    location = pipeline.Location(data_dir=options.data_dir, manual_dir=options.manual_dir)
+    split = pipeline.open_split(options.dataset, options.split, location)
     times = harness.in_turns(routes(split, options), options.repeats)
     rows = []
     for name, seconds in times.items():

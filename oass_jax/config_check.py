@@ -88,8 +88,20 @@ def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
 
 
 def _check_paths(fields: Mapping[str, Any]) -> None:
-    for name in ("data.manual_dir", "model.pretrained", "model.label_vectors"):
+    for name in ("data.dataset", "eval.dataset"):
+        if fields[name] in sources.WITH_PATH and not fields["data.path"]:
+            raise UserError(
+                f"{PREFIX}{name}={fields[name]} needs {PREFIX}data.path: its list or folder"
+            )
+    for name in (
+        *("data.manual_dir", "data.path", "data.image_dir"),
+        *("model.pretrained", "model.label_vectors"),
+    ):
         path = Path(fields[name]).expanduser()
-        is_path = name != "model.pretrained" or path.suffix == ".safetensors"
-        if str(path) != "." and is_path and not path.exists():
+        may_be_a_name = (
+            (name == "model.pretrained" and path.suffix != ".safetensors")
+            or (name == "data.path" and fields["data.dataset"] == "tfds")
+            or "{split}" in str(path)
+        )
+        if str(path) != "." and not may_be_a_name and not path.exists():
             raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest_path(path)}")

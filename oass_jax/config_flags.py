@@ -25,6 +25,8 @@ _OF_EVALUATION = (
     "cam.",
     "data.data_dir",
     "data.manual_dir",
+    "data.path",
+    "data.image_dir",
     "data.num_workers",
     "data.num_threads",
 )

@@ -16,6 +16,7 @@ CHOICES = {
     "teacher.mode": ("none", "siamese", "ema"),
     "loss.re_reduction": ("masked", "mean"),
     "loss.pcl_classes": ("own", "all"),
+    "loss.pos_weight": ("none", "frequency"),
     "eval.difficult": ("positive", "ignore", "negative"),
     "eval.weights": ("student", "ema"),
     "eval.checkpoint": ("last", "best"),
@@ -25,7 +26,6 @@ CHOICES = {
 
 # The least value of a number; 0 where a field is not named.
 MINIMUM = {
-    "num_epochs": 1e-6,
     "batch_size": 1,
     "num_microbatches": 1,
     "log_every_steps": 1,
@@ -41,7 +41,6 @@ MINIMUM = {
     "optimizer.head_learning_rate": 1e-12,
     "eval.image_px": 1,
     "eval.batch_size": 1,
-    "eval.every_epochs": 1e-6,
     "eval.scales": 0.1,
     "cam.scales": 0.1,
     "cam.num_thresholds": 1,
@@ -57,7 +56,8 @@ def get_config() -> ml_collections.ConfigDict:
     """Returns the default configuration: OASS `max` with an EMA teacher on PASCAL VOC 2012."""
     config = ml_collections.ConfigDict()
     config.seed = 0  # of initial weights, order of images, and augmentation
-    config.num_epochs = 120.0  # (*) passes over the training split; need not be whole
+    # (*) passes over the training split; need not be whole; 0 for 10 to 60, by the number of images
+    config.num_epochs = 120.0
     config.batch_size = 32  # (*) over all devices
     # parts a batch is computed in, one after the other in the memory of one, to make one step;
     # BatchNorm sees one part at a time, all else is as without; many times slower on a CPU
@@ -76,6 +76,11 @@ def _add_input(config: ml_collections.ConfigDict) -> None:
     data.split = "train_aug"  # 10,582 images: segmentation train and SBD, without val
     data.data_dir = ""  # where prepared data lies; '' is $TFDS_DATA_DIR or ~/tensorflow_datasets
     data.manual_dir = ""  # folder of the tars, if they are not to be downloaded
+    data.path = ""  # of csv, coco, voc_folder and tfds: the list or folder; {split} is its name
+    data.image_dir = ""  # what file names of a list are relative to; '' is the list's folder
+    # where a list does not say which images are for validation: their share, and the choice's seed
+    data.val_fraction = 0.2
+    data.split_seed = 0
     data.canvas_px = 512  # images are decoded onto a square this large; larger ones are shrunk
     data.max_boxes = 64  # most objects an image may have; VOC2012 has up to 56
     # (*) what classes become whose objects are all difficult: positive, ignore, negative
@@ -96,8 +101,9 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     model = config.model = ml_collections.ConfigDict()
     model.encoder = "resnet50"  # a name of ENCODERS in oass_jax/model/encoders.py
     model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
-    # Hub name or path of a .safetensors; '' for none. It has to be of the same encoder: weights of
-    # resnet50 load into resnet50_v1, too, but were trained with strides in other places.
+    # Hub name, path of a .safetensors, or the workdir of a run, whose classifier is taken, too, for
+    # classes of the same name; '' for none. It has to be of the same encoder: weights of resnet50
+    # load into resnet50_v1, too, but were trained with strides in other places.
     model.pretrained = "timm/resnet50.tv_in1k"
     model.remat = False  # compute activations twice instead of keeping them: memory for time
     model.csi = False  # classify class-specific instances, too (Sec. 2.2)
@@ -134,6 +140,8 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     loss.alpha_re_ramp_epochs = 100.0  # from 0 to alpha_re, linearly; 0 for at once
     loss.start_epochs = 0.0  # epochs of L_cls alone before either ramp begins
     loss.re_reduction = "masked"  # (*) L_re counts labelled classes (masked) or every class (mean)
+    # weight of a class that is present: 1 (none), or by how rare it is, up to 20 (frequency)
+    loss.pos_weight = "none"
     loss.pcl_classes = "own"  # (*) a pair's L_p-cl is about its own class, or all
 
 
@@ -152,7 +160,7 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     evaluation.image_px = 512
     evaluation.batch_size = 32
     evaluation.difficult = "positive"  # (*) as in data.difficult, for the labels predictions meet
-    evaluation.every_epochs = 5.0  # and once at the end
+    evaluation.every_epochs = 5.0  # and once at the end; 0 for then alone
     evaluation.weights = "student"  # (*) or ema, for the files that are written
     # base (the mean of the class maps), csi, graph, regions; or mean or max of all there are
     evaluation.logits = "base"

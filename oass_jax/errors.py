@@ -39,7 +39,8 @@ class StoppedError(Exception):
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for the message: the known word most like a wrong one, or else all there are."""
     known = sorted(known)
-    similar = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
+    longer = [name for name in known if word and name.startswith(word)]
+    similar = longer or difflib.get_close_matches(word, known, n=1, cutoff=0.5)
     return f"did you mean {similar[0]}?" if similar else f"there are {', '.join(known) or 'none'}"
 
 

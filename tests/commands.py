@@ -95,7 +95,7 @@ def start(words, env):
 def prepare_digits(folder):
     """Prepares a few of the scenes: those that the splits of `words` name, and 48 more."""
     with mock.patch.dict(digit_scenes._NUM_SCENES, {"train": 48, "val": 96}):
-        pipeline.open_split("digit_scenes", "val", data_dir=folder, manual_dir=None)
+        pipeline.open_split("digit_scenes", "val", pipeline.Location(data_dir=folder))
     return folder
 
 

@@ -1,7 +1,10 @@
 """A record as it is stored -> arrays of one image; a list of them -> a batch."""
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NotRequired, TypedDict
 
 import numpy as np
 
@@ -48,6 +51,35 @@ class ReadOptions:
             )
 
 
+class Objects(TypedDict):
+    """The objects in an image.
+
+    Attributes:
+      bbox: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the upright image.
+      label: int `[N]`.
+      is_difficult: bool `[N]`.
+    """
+
+    bbox: Sequence
+    label: Sequence[int]
+    is_difficult: Sequence[bool]
+
+
+# An image of a split as it is stored.
+Record = TypedDict(
+    "Record",
+    {
+        "image": bytes | Path,  # of the file; its path if it is read in place
+        "image/filename": bytes,  # unique in the split
+        "objects": Objects,  # none where a data set has labels alone
+        "labels": Sequence[int],  # classes that are present, difficult ones too, ascending
+        "segmentation_mask": bytes,  # a PNG, see `scene_builder.SceneBuilder`; empty for none
+        "ignored": NotRequired[Sequence[int]],  # classes that may be present or not
+        "where": NotRequired[str],  # how an error names the image
+    },
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Split:
     """An opened split.
@@ -57,11 +89,15 @@ class Split:
       version: of the data set, such as '1.0.0'.
       split: such as 'train_aug'; a slice such as 'val[:100]' works too.
       class_names: in the order of the labels.
-      sources: file name -> fingerprint of what the data set was prepared from.
-      source: random access to the records, each a dictionary of the features of
-        `scene_builder.SceneBuilder`; image, file name and mask are bytes.
+      sources: file name -> fingerprint of what the data set was prepared from, or is read from.
+      source: random access to the records.
       challenge: such as 'VOC2012', if its server takes result files as `evaluation.voc_server`
         writes them.
+      has_boxes: whether objects come with boxes.
+      siblings: the names of all splits of a data set whose splits share no image; else empty.
+      split_list: where the files do not say which image is in which split, the choice that was
+        made, as `Location.split_list` takes it.
+      notes: what a user should know of how the files were understood, a line each.
     """
 
     name: str
@@ -69,8 +105,12 @@ class Split:
     split: str
     class_names: tuple[str, ...]
     sources: dict[str, str]
-    source: Sequence[dict]
+    source: Sequence[Record]
     challenge: str | None = None
+    has_boxes: bool = True
+    siblings: tuple[str, ...] = ()
+    split_list: str = ""
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.source)
@@ -79,21 +119,40 @@ class Split:
         """The file name of a record."""
         return self.source[int(index)]["image/filename"].decode()
 
+    def where(self, record: Record) -> str:
+        """How an error names the image of a record."""
+        in_split = f"{record['image/filename'].decode()} of {self.name} {self.split}"
+        return record.get("where", in_split)
+
+    def read_image(self, record: Record) -> bytes:
+        """The bytes of the image file of a record.
+
+        Raises:
+          UserError: it is read in place and cannot be.
+        """
+        if isinstance(record["image"], bytes):
+            return record["image"]
+        try:
+            return record["image"].read_bytes()
+        except OSError as error:
+            raise UserError(f"{self.where(record)} cannot be read: {error.strerror}") from error
+
     def has_labels(self) -> bool:
-        """Whether any image has an object; VOC2012's test split, with secret labels, has none.
+        """Whether any image has a label; VOC2012's test split, with secret labels, has none.
 
         As a rule the first record answers; only a split without labels is read to its end.
         """
-        return any(len(record["objects"]["label"]) for record in self.source)
+        return any(len(record["labels"]) for record in self.source)
 
     def labels(self) -> np.ndarray:
-        """The classes of every record, difficult objects too: int8 `[N, C]`, 1 or 0.
+        """The classes of every record, difficult objects too: int8 `[N, C]`, 1, 0 or -1 (ignored).
 
         Reads every record, but decodes no image.
         """
         label = np.zeros([len(self), len(self.class_names)], np.int8)
         for row, record in zip(label, self.source, strict=True):
-            row[record["labels"]] = 1
+            row[list(record["labels"])] = 1
+            row[list(record.get("ignored", ()))] = -1
         return label
 
 
@@ -118,7 +177,7 @@ class ExampleReader:
     def __call__(self, index: int) -> dict[str, np.ndarray]:
         """The arrays of a record; those of the module `pipeline` without the leading axis."""
         if index >= len(self._split):
-            return self._example(np.zeros([0, 0, 3], np.uint8), [], [], [], index=-1)
+            return self._padding()
         if self._cached is None:
             return self._read(index)
         if index not in self._cached:
@@ -127,41 +186,53 @@ class ExampleReader:
 
     def _read(self, index: int) -> dict[str, np.ndarray]:
         record = self._split.source[index]
-        where = f"{record['image/filename'].decode()} of {self._split.name} {self._split.split}"
-        objects = record["objects"]
+        where, data = self._split.where(record), self._split.read_image(record)
+        image = decode_rgb(data, name=where, fit_px=self._options.canvas_px)
+        objects, num = record["objects"], len(record["objects"]["label"])
         max_boxes = self._options.max_boxes
-        if len(objects["label"]) > max_boxes:
+        if num > max_boxes:
             raise UserError(
-                f"{where} has {len(objects['label'])} objects: set data.max_boxes to that or more, "
-                f"it is {max_boxes}"
+                f"{where} has {num} objects: set data.max_boxes to that or more, it is {max_boxes}"
             )
-        image = decode_rgb(record["image"], name=where, fit_px=self._options.canvas_px)
-        return self._example(
-            image, objects["bbox"], objects["label"], objects["is_difficult"], index=index
-        )
-
-    def _example(
-        self, image: np.ndarray, boxes: list, labels: list, difficult: list, *, index: int
-    ) -> dict[str, np.ndarray]:
-        num = len(labels)
-        label = np.zeros([len(self._split.class_names)], np.int8)
-        slots = np.zeros([self._options.max_boxes, 4], np.float32)
-        slot_label = np.full([self._options.max_boxes], -1, np.int32)
+        example = self._padding()
         if num:
-            labels, difficult = np.asarray(labels), np.asarray(difficult)
-            # In this order, so that one object that is not difficult decides.
-            label[labels[difficult]] = _LABEL_OF_DIFFICULT[self._options.difficult]
-            label[labels[~difficult]] = 1
-            slots[:num] = boxes
-            slot_label[:num] = labels
-        return {
+            example["boxes"][:num] = objects["bbox"]
+            example["box_label"][:num] = objects["label"]
+        in_place = isinstance(record["image"], Path)
+        return example | {
             "image": image,
             "size": np.array(image.shape[:2], np.int32),
-            "label": label,
-            "boxes": slots,
-            "box_label": slot_label,
-            "mask": np.array(index >= 0),
+            "label": self._label(record),
+            "mask": np.array(True),
             "index": np.array(index, np.int32),
+            "checksum": np.array(zlib.crc32(data) if in_place else 0, np.uint32),
+        }
+
+    def _label(self, record: Record) -> np.ndarray:
+        objects = record["objects"]
+        classes, difficult = (
+            np.array(objects["label"], int),
+            np.array(objects["is_difficult"], bool),
+        )
+        label = np.zeros([len(self._split.class_names)], np.int8)
+        label[list(record["labels"])] = 1
+        # One object that is not difficult decides.
+        only_difficult = np.setdiff1d(classes[difficult], classes[~difficult])
+        label[only_difficult] = _LABEL_OF_DIFFICULT[self._options.difficult]
+        label[list(record.get("ignored", ()))] = -1
+        return label
+
+    def _padding(self) -> dict[str, np.ndarray]:
+        slots = self._options.max_boxes
+        return {
+            "image": np.zeros([0, 0, 3], np.uint8),
+            "size": np.zeros([2], np.int32),
+            "label": np.zeros([len(self._split.class_names)], np.int8),
+            "boxes": np.zeros([slots, 4], np.float32),
+            "box_label": np.full([slots], -1, np.int32),
+            "mask": np.array(False),
+            "index": np.array(-1, np.int32),
+            "checksum": np.array(0, np.uint32),
         }
 
 

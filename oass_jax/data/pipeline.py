@@ -12,6 +12,7 @@ again at any step. A batch is a dictionary:
   box_label: int32 `[b, max_boxes]` class of each box, -1 in unused slots.
   mask: bool `[b]`, False for the padding of the last evaluation batch.
   index: int32 `[b]` number of the record in the split, -1 for padding.
+  checksum: uint32 `[b]` CRC of the image's file where that is read in place, else 0.
 
 With worker processes the program's main module must be importable without effect, as for any use
 of `multiprocessing` with spawned processes (`if __name__ == '__main__':`).
@@ -21,7 +22,6 @@ import functools
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 
 import grain
 import numpy as np
@@ -29,6 +29,7 @@ from absl import flags
 
 from oass_jax.data import sources
 from oass_jax.data.example import ExampleReader, ReadOptions, Split, stack_examples
+from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
 
 # Of a batch, what the training step reads, and what evaluation does.
@@ -41,15 +42,17 @@ _BATCHES_AHEAD = 4
 _EPOCHS = 1_000_000
 
 
-def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path | None) -> Split:
+def open_split(
+    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None = None
+) -> Split:
     """Opens a split of any data set; one of tfds is prepared where that has not been done.
 
     Args:
       name: of the data set, such as 'voc/2012'; see `sources.OPENERS`.
       split: such as 'train_aug', or a slice of it such as 'val[:100]'.
-      data_dir: where prepared data sets live; None for the usual place.
-      manual_dir: folder with the files of the data set, or the archives to prepare it from; None
-        to download them, or to accept what is prepared already.
+      location: where its files are.
+      class_names: the classes there are, in the order of the labels, for a list that need not hold
+        each of them; None for those that it holds.
 
     Returns:
       The split.
@@ -58,8 +61,7 @@ def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path
       UserError: unknown data set, and all that its opener raises; of tfds data sets that is
         `prepare.open_split`.
     """
-    opener = sources.find_opener(name)
-    return opener(name, split, data_dir=data_dir, manual_dir=manual_dir)
+    return sources.find_opener(name)(name, split, location, class_names=class_names)
 
 
 def train_batches(

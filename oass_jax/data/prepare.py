@@ -11,26 +11,30 @@ import tensorflow_datasets as tfds
 
 from oass_jax.data import sources
 from oass_jax.data.example import Split
+from oass_jax.data.sources import Location
 from oass_jax.data.sources.scene_builder import SceneBuilder
 from oass_jax.errors import UserError, nearest
 
 
-def open_split(name: str, split: str, *, data_dir: Path | None, manual_dir: Path | None) -> Split:
+def open_split(
+    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None = None
+) -> Split:
     """Opens a split of a tfds data set and prepares that where it has not been done.
 
     Args:
       name: as for `prepare`.
       split: such as 'train_aug', or a tfds slice of it such as 'val[:100]'.
-      data_dir: as for `prepare`.
-      manual_dir: as for `prepare`.
+      location: `data_dir` and `manual_dir` are read, as for `prepare`.
+      class_names: not read: those that were stored with the prepared data are what there is.
 
     Returns:
-      The split; its class names are those that were stored with the prepared data.
+      The split.
 
     Raises:
       UserError: no such split or slice, and all that `prepare` raises.
     """
-    builder = prepare(name, data_dir=data_dir, manual_dir=manual_dir)
+    del class_names
+    builder = prepare(name, data_dir=location.data_dir, manual_dir=location.manual_dir)
     base = split.split("[")[0]
     if base not in builder.info.splits:
         raise UserError(

@@ -30,8 +30,8 @@ class Masks:
         self.present = np.zeros([len(split)], bool)
         self.most_labels = 0
         for index, record in enumerate(split.source):
-            name, mask = self._name(record), record["segmentation_mask"]
-            height, width, orientation = read_header(record["image"], name=name)
+            name, mask = split.where(record), record["segmentation_mask"]
+            height, width, orientation = read_header(split.read_image(record), name=name)
             if mask:
                 height, width, _ = read_header(mask, name=f"the mask of {name}")
             self.size[index] = (height, width) if orientation < 5 else (width, height)
@@ -48,8 +48,9 @@ class Masks:
           UserError: it is damaged, or holds a value that is none of these.
         """
         record = self._split.source[index]
-        name = f"the mask of {self._name(record)}"
-        _, _, orientation = read_header(record["image"], name=self._name(record))
+        where = self._split.where(record)
+        name = f"the mask of {where}"
+        _, _, orientation = read_header(self._split.read_image(record), name=where)
         mask = decode_mask(record["segmentation_mask"], name=name, orientation=orientation)
         num_classes = len(self._split.class_names)
         unknown = mask[(mask > num_classes) & (mask != _VOID)]
@@ -59,6 +60,3 @@ class Masks:
                 f"(1 to {num_classes}), background (0) and void ({_VOID}): prepare the data again"
             )
         return mask
-
-    def _name(self, record: dict) -> str:
-        return f"{record['image/filename'].decode()} of {self._split.name} {self._split.split}"

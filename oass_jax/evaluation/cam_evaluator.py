@@ -43,7 +43,7 @@ class CamEvaluator:
             the batch cannot be split evenly.
         """
         self._config, self._folder, self._mesh = config, folder, mesh
-        self._split = evaluator.open_split(config, config.cam.split, class_names, mesh)
+        self._split = evaluator.open_split(config, folder, config.cam.split, class_names, mesh)
         self._masks = Masks(self._split)
         if not self._masks.present.any() and not config.cam.export:
             raise UserError(

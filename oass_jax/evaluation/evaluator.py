@@ -18,6 +18,7 @@ from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.console import Console
 from oass_jax.run.state import networks
+from oass_jax.run.workdir import Workdir
 
 # Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
 SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
@@ -29,6 +30,7 @@ class Evaluator:
     def __init__(
         self,
         config: ConfigDict,
+        folder: Workdir,
         network: Network,
         mesh: Mesh,
         class_names: tuple[str, ...],
@@ -40,7 +42,7 @@ class Evaluator:
           UserError: no such split, or it has other classes; or the batch cannot be split evenly.
         """
         self._config, self._mesh, self._console = config, mesh, console
-        self.split = open_split(config, config.eval.split, class_names, mesh)
+        self.split = open_split(config, folder, config.eval.split, class_names, mesh)
         self._predict_fn = create_predict_fn(config, network, mesh)
 
     def __call__(self, model: dict[str, Any], step: int) -> tuple[Evaluation, dict[str, float]]:
@@ -113,12 +115,13 @@ class Evaluator:
 
 
 def open_split(
-    config: ConfigDict, name: str, class_names: tuple[str, ...], mesh: Mesh
+    config: ConfigDict, folder: Workdir, name: str, class_names: tuple[str, ...], mesh: Mesh
 ) -> pipeline.Split:
     """Opens a split of the data set that is evaluated.
 
     Args:
       config: `eval.dataset`, `eval.batch_size` and `data` are read.
+      folder: the workdir.
       name: of the split.
       class_names: those the network was made for.
       mesh: one axis, `data`.
@@ -127,7 +130,7 @@ def open_split(
       UserError: no such split, or it has other classes; or the batch cannot be split evenly.
     """
     build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
-    split = build.open_split(config, config.eval.dataset, name)
+    split = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
     if split.class_names != class_names:
         raise UserError(
             f"{config.eval.dataset} has the classes {', '.join(split.class_names)}; "

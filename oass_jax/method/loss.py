@@ -14,31 +14,39 @@ import jax.numpy as jnp
 import optax
 
 
-def cross_entropy(logits: jax.Array, label: jax.Array) -> jax.Array:
+def cross_entropy(
+    logits: jax.Array, label: jax.Array, pos_weight: jax.Array | None = None
+) -> jax.Array:
     """Binary cross-entropy of each entry, 0 where the label is ignored.
 
     Args:
       logits: float.
       label: of the same shape, 1 present, 0 absent, -1 ignored.
+      pos_weight: what the entries that are present count, of a shape that broadcasts; None for 1.
 
     Returns:
       float32, of the same shape.
     """
     loss = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), label)
+    if pos_weight is not None:
+        loss *= jnp.where(label == 1, pos_weight, 1.0)
     return jnp.where(label >= 0, loss, 0.0)
 
 
-def classification(logits: jax.Array, label: jax.Array) -> jax.Array:
+def classification(
+    logits: jax.Array, label: jax.Array, pos_weight: jax.Array | None = None
+) -> jax.Array:
     """L_cls, and L_p-cl of whole images: cross-entropy averaged over classes, then over images.
 
     Args:
       logits: `[B, C]` float.
       label: `[B, C]`, 1 present, 0 absent, -1 ignored in its image's average.
+      pos_weight: `[C]`, see `cross_entropy`.
 
     Returns:
       A float32 scalar.
     """
-    return mean_over_classes(cross_entropy(logits, label), label).mean()
+    return mean_over_classes(cross_entropy(logits, label, pos_weight), label).mean()
 
 
 def mean_over_classes(entropy: jax.Array, label: jax.Array) -> jax.Array:

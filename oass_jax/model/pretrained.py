@@ -131,7 +131,7 @@ def _resolve(name_or_path: str) -> Path:
     if path.is_file():
         return path
     if path.is_dir():
-        raise UserError(f"{path} is a folder: name the .safetensors file in it.")
+        raise UserError(f"{path} is a folder, but no run: name the .safetensors file in it.")
     if path.suffix != ".safetensors" and re.fullmatch(r"[\w.-]+/[\w.-]+", name_or_path):
         return _download(name_or_path)
     raise UserError(f"there is no pretrained file {path}: {nearest_path(path)}")

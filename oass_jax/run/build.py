@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from oass_jax.errors import UserError
 from oass_jax.method import mcar
 from oass_jax.model import encoders, ssgrl
 from oass_jax.model.network import Network
+from oass_jax.run.workdir import Workdir
 
 Batch = dict[str, jax.Array]
 
@@ -58,20 +60,38 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec("data"))
 
 
-def open_split(config: ConfigDict, dataset: str, name: str) -> pipeline.Split:
+def open_split(
+    config: ConfigDict,
+    folder: Workdir,
+    dataset: str,
+    name: str,
+    *,
+    class_names: tuple[str, ...] | None = None,
+) -> pipeline.Split:
     """Opens a split, preparing its data set the first time where that has to be.
 
     Args:
-      config: `data.data_dir` and `data.manual_dir` are read; '' stands for none.
+      config: where the data is, from `data`; '' stands for none.
+      folder: the workdir, which may hold the choice of the validation images.
       dataset: name in `data.sources`.
       name: name of the split.
+      class_names: see `pipeline.open_split`.
     """
-    return pipeline.open_split(
-        dataset,
-        name,
-        data_dir=config.data.data_dir or None,
-        manual_dir=config.data.manual_dir or None,
+    data = config.data
+
+    def path(text: str) -> Path | None:
+        return Path(text).expanduser() if text else None
+
+    location = pipeline.Location(
+        data_dir=path(data.data_dir),
+        manual_dir=path(data.manual_dir),
+        path=path(data.path),
+        image_dir=path(data.image_dir),
+        val_fraction=data.val_fraction,
+        split_seed=data.split_seed,
+        split_list=folder.split_list,
     )
+    return pipeline.open_split(dataset, name, location, class_names=class_names)
 
 
 def read_options(config: ConfigDict) -> pipeline.ReadOptions:

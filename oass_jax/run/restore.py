@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
@@ -10,7 +11,7 @@ from oass_jax.errors import UserError
 from oass_jax.model.network import Network
 from oass_jax.run import build
 from oass_jax.run.checkpoint import MODEL, Checkpoints
-from oass_jax.run.state import create_model
+from oass_jax.run.state import create_model, networks
 from oass_jax.run.workdir import Workdir
 
 
@@ -65,6 +66,54 @@ def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
     finally:
         checkpoints.close()
     return Run(config, class_names, network, found.items[MODEL], found.step, mesh)
+
+
+def transfer(
+    folder: Workdir, variables: dict[str, Any], *, config: ConfigDict, class_names: tuple[str, ...]
+) -> tuple[dict[str, Any], str]:
+    """Replaces untrained variables by those of another run, of the weights that it evaluates.
+
+    The classifier of a class is taken by its name. CSI's and SSGRL's heads relate the classes to
+    one another: they are taken where all classes are the same.
+
+    Args:
+      folder: the workdir of the other run.
+      variables: of the network of this one.
+      config: of this run; `model.encoder` is read.
+      class_names: of this run.
+
+    Returns:
+      The variables, and a line that says what was taken.
+
+    Raises:
+      UserError: there is no checkpoint to take them from, or it has another encoder.
+    """
+    other = open_run(folder)
+    theirs, ours = other.config.model.encoder, config.model.encoder
+    if theirs != ours:
+        raise UserError(
+            f"the run in {folder.root} has the encoder {theirs}, this one {ours}: set "
+            f"--config.model.encoder={theirs}"
+        )
+    trained = networks(other.model)[other.config.eval.weights]
+    params = variables["params"] | {"encoder": trained["params"]["encoder"]}
+    if other.class_names == class_names:
+        params |= {name: tree for name, tree in trained["params"].items() if name in params}
+    shared = [name for name in class_names if name in other.class_names]
+    target = [class_names.index(name) for name in shared]
+    source = [other.class_names.index(name) for name in shared]
+    kernel = trained["params"]["head"]["kernel"][:, np.array(source, int)]
+    head = params["head"] | {"kernel": params["head"]["kernel"].at[:, np.array(target)].set(kernel)}
+    note = (
+        f"starts from {folder.root}, step {other.step}: its encoder, and its classifier for "
+        f"{len(shared)} of {len(class_names)} classes"
+    )
+    return variables | {"params": params | {"head": head}} | _statistics(trained), note
+
+
+def _statistics(trained: dict[str, Any]) -> dict[str, Any]:
+    # An encoder without batch normalisation has none.
+    return {"batch_stats": trained["batch_stats"]} if trained["batch_stats"] else {}
 
 
 def _steps(checkpoints: Checkpoints, which: str) -> list[int]:

@@ -89,6 +89,8 @@ class Workdir:
       config: every field, JSON.
       env: every start of the run, JSON.
       classes: class names, one a line, in the order of the scores.
+      split_list: which image is in which split, where the data set does not say so.
+      checksums: of the images that were read in place, see `data.checksums`.
       metrics: one JSON object a line.
       events: folder of the TensorBoard events.
       checkpoints: orbax's folder.
@@ -103,6 +105,8 @@ class Workdir:
         self.config = root / "config.json"
         self.env = root / "env.json"
         self.classes = root / "classes.txt"
+        self.split_list = root / "split.csv"
+        self.checksums = root / "checksums.npy"
         self.metrics = root / "metrics.jsonl"
         self.events = root / "tb"
         self.checkpoints = root / "checkpoints"
@@ -124,6 +128,13 @@ class Workdir:
         """Writes a file whole or not at all, see the function `write_bytes`."""
         if self.writes:
             write_bytes(path, data)
+
+    def read_bytes(self, path: Path) -> bytes:
+        """The content of a file; nothing where there is no such file, or it cannot be read."""
+        try:
+            return path.read_bytes()
+        except OSError:
+            return b""
 
     def write_text(self, path: Path, text: str) -> None:
         """Writes a text as UTF-8."""
@@ -323,6 +334,8 @@ The same command continues the run; when it is finished it shows the result.
 | `config.json` | every field; replay it with `--config=from_json:WORKDIR/config.json` |
 | `env.json` | every start: step, time, versions, devices, commit, command line |
 | `classes.txt` | class names in the order of the scores |
+| `split.csv` | which images are for validation, where the data does not say so |
+| `checksums.npy` | of the images read so far, in the order of the training split |
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |
 | `tb/` | the same for TensorBoard |
 | `checkpoints/` | orbax: the last ones and the best by validation mAP |

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -37,6 +39,35 @@ class Schedule(NamedTuple):
     save_every: int
 
 
+def num_epochs(num_images: int) -> float:
+    """The epochs of a training that its config leaves to the number of images.
+
+    150,000 images in all, as PuzzleCAM's 15 epochs of VOC; but no more than 60 epochs, by which a
+    pretrained network has learned a small set by heart, and no fewer than 10.
+
+    Args:
+      num_images: of the training split.
+    """
+    return float(np.clip(150_000 / num_images, 10, 60))
+
+
+def positive_weight(config: ConfigDict, label: np.ndarray) -> np.ndarray | None:
+    """What a class that is present counts in the cross-entropy, where one that is absent counts 1.
+
+    Args:
+      config: `loss.pos_weight` is read.
+      label: `[N, C]` of the training split, 1, 0 or -1.
+
+    Returns:
+      float32 `[C]`: the number of images without the class by that of those with it, at most 20,
+      so that a handful of images does not rule the gradient; None where every class counts 1.
+    """
+    if config.loss.pos_weight == "none":
+        return None
+    present, absent = ((label == value).sum(axis=0) for value in (1, 0))
+    return np.clip(absent / np.maximum(present, 1), 1 / 20, 20).astype(np.float32)
+
+
 def create_schedule(config: ConfigDict, num_examples: int) -> Schedule:
     """Turns the epochs of the config into steps.
 
@@ -46,8 +77,8 @@ def create_schedule(config: ConfigDict, num_examples: int) -> Schedule:
     """
     steps_per_epoch = num_examples / config.batch_size
     total = max(1, round(config.num_epochs * steps_per_epoch))
-    count = math.ceil(config.num_epochs / config.eval.every_epochs)
-    every = config.eval.every_epochs * steps_per_epoch
+    between = config.eval.every_epochs or config.num_epochs
+    count, every = math.ceil(config.num_epochs / between), between * steps_per_epoch
     eval_steps = {min(total, max(1, round(k * every))) for k in range(1, count)} | {total}
     return Schedule(steps_per_epoch, total, frozenset(eval_steps), config.checkpoint.every_steps)
 
@@ -81,13 +112,16 @@ def create_optimizer(
     return tx, {"learning_rate": encoder_rate, "learning_rate_head": head_rate}
 
 
-def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
+def create_method(
+    config: ConfigDict, schedule: Schedule, mesh: Mesh, *, pos_weight: np.ndarray | None = None
+) -> Method:
     """Builds what makes the run supervised, PuzzleCAM or OASS.
 
     Args:
       config: `keypoint`, `teacher`, `regions` and `loss` are read.
       schedule: the run in steps.
       mesh: one axis, `data`.
+      pos_weight: see `positive_weight`.
     """
 
     def ramp(alpha: float, ramp_epochs: float) -> optax.Schedule:
@@ -105,6 +139,7 @@ def create_method(config: ConfigDict, schedule: Schedule, mesh: Mesh) -> Method:
         resize_patches=config.teacher.resize_patches,
         alpha_p=ramp(config.loss.alpha_p, config.loss.alpha_p_ramp_epochs),
         alpha_re=ramp(config.loss.alpha_re, config.loss.alpha_re_ramp_epochs),
+        pos_weight=None if pos_weight is None else jnp.asarray(pos_weight),
         re_reduction=config.loss.re_reduction,
         pcl_classes=config.loss.pcl_classes,
         ema_decay=config.teacher.ema_decay,
@@ -121,6 +156,8 @@ def create_train_fn(
     tx: optax.GradientTransformation,
     schedule: Schedule,
     mesh: Mesh,
+    *,
+    pos_weight: np.ndarray | None = None,
 ) -> Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]:
     """Compiles the train step for a mesh: state replicated and donated, batch split.
 
@@ -134,13 +171,14 @@ def create_train_fn(
       tx: the optimiser.
       schedule: the run in steps.
       mesh: one axis, `data`.
+      pos_weight: see `positive_weight`.
     """
     min_px, max_px = config.augment.long_side_px
     step_fn = functools.partial(
         train_step,
         network=network,
         tx=tx,
-        method=create_method(config, schedule, mesh),
+        method=create_method(config, schedule, mesh, pos_weight=pos_weight),
         image_px=config.augment.image_px,
         min_px=min_px,
         max_px=max_px,

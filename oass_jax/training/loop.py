@@ -14,12 +14,13 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
+from oass_jax.data.checksums import Checksums
 from oass_jax.errors import DivergedError, StoppedError, UserError
 from oass_jax.evaluation import score_files
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.model import pretrained, ssgrl
 from oass_jax.model.network import Network
-from oass_jax.run import build, workdir
+from oass_jax.run import build, restore, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console
@@ -30,6 +31,8 @@ from oass_jax.training.build import (
     create_optimizer,
     create_schedule,
     create_train_fn,
+    num_epochs,
+    positive_weight,
 )
 from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor, StopRequest
@@ -66,12 +69,18 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
 
 
 def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
-    split = build.open_split(config, config.data.dataset, config.data.split)
+    split = build.open_split(config, folder, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
     console = Console(quiet=not folder.writes)
-    evaluator = Evaluator(config, network, mesh, split.class_names, console)
+    evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluator.split, "eval.split")
+    if config.keypoint.strategy == "gt_bbox" and not split.has_boxes:
+        raise UserError(
+            f"{split.name} {split.split} has no boxes, which --config.keypoint.strategy=gt_bbox "
+            "needs: choose another, such as max"
+        )
+    config.num_epochs = config.num_epochs or num_epochs(len(split))
     schedule = create_schedule(config, len(split))
     tx, rates = create_optimizer(config, schedule)
     fingerprint = _fingerprint(config, split)
@@ -80,6 +89,8 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         config, network, split, tx, mesh, checkpoints, fingerprint
     )
     start = int(state.step)
+    checksums = Checksums(split, folder.read_bytes(folder.checksums))
+    notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
     notes += folder.write_start(
         step=start,
         config=config.to_dict(),
@@ -87,6 +98,8 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         devices=[device.device_kind for device in jax.devices()],
         num_processes=jax.process_count(),
     )
+    if split.split_list:
+        folder.write_text(folder.split_list, split.split_list)
     for line in _about(config, folder, split, evaluator.split, schedule, state, mesh) + notes:
         console.say(line)
     console.begin(step=start, total_steps=schedule.total_steps)
@@ -110,15 +123,27 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         _loop(
             state,
             schedule,
-            _train_batches(config, split, start, mesh),
-            train_fn=create_train_fn(config, network, tx, schedule, mesh),
+            _train_batches(config, split, start, mesh, checksums),
+            train_fn=create_train_fn(
+                config,
+                network,
+                tx,
+                schedule,
+                mesh,
+                pos_weight=positive_weight(config, split.labels()),
+            ),
             monitor=monitor,
             stop=stop,
             evaluate_fn=functools.partial(
                 _evaluate, evaluator=evaluator, folder=folder, writer=writer, console=console
             ),
             save_fn=functools.partial(
-                _save, checkpoints=checkpoints, fingerprint=fingerprint, monitor=monitor
+                _save,
+                checkpoints=checkpoints,
+                fingerprint=fingerprint,
+                monitor=monitor,
+                folder=folder,
+                checksums=checksums,
             ),
         )
         checkpoints.wait()
@@ -196,7 +221,11 @@ def _save(
     checkpoints: Checkpoints,
     fingerprint: dict,
     monitor: Monitor,
+    folder: Workdir,
+    checksums: Checksums,
 ) -> None:
+    if checksums.num_read:
+        folder.write_bytes(folder.checksums, checksums.to_bytes())
     items = {MODEL: state.model, OPTIMIZER: state.optimizer}
     checkpoints.save(
         items, step=step, fingerprint=fingerprint, val_map=val_map, unlogged=monitor.unlogged
@@ -237,11 +266,22 @@ def _restore_or_start(
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
-        variables, report = pretrained.load_pretrained(
-            config.model.pretrained, variables, network.encoder
-        )
-        notes.append(report.summary())
+        variables, note = _load_pretrained(config, variables, network, split.class_names)
+        notes.append(note)
     return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), None, notes
+
+
+def _load_pretrained(
+    config: ConfigDict, variables: dict, network: Network, class_names: tuple[str, ...]
+) -> tuple[dict, str]:
+    """The variables with those of `model.pretrained`, and a line about it."""
+    run = Workdir(Path(config.model.pretrained).expanduser(), writes=False)
+    if run.config.is_file():
+        return restore.transfer(run, variables, config=config, class_names=class_names)
+    variables, report = pretrained.load_pretrained(
+        config.model.pretrained, variables, network.encoder
+    )
+    return variables, report.summary()
 
 
 def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
@@ -251,10 +291,11 @@ def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
 
 
 def _train_batches(
-    config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh
+    config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh, checksums: Checksums
 ) -> Iterator[Batch]:
-    batches = _host_batches(config, split, start)
-    return (build.to_device(batch, pipeline.TRAIN_FIELDS, mesh) for batch in batches)
+    for batch in _host_batches(config, split, start):
+        checksums.check(batch)
+        yield build.to_device(batch, pipeline.TRAIN_FIELDS, mesh)
 
 
 def _host_batches(
@@ -301,7 +342,8 @@ def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str
 
 def _chance_loss(split: pipeline.Split) -> float:
     """The mean entropy of the classes' frequencies."""
-    frequency = split.labels().mean(axis=0)
+    label = split.labels()
+    frequency = (label == 1).sum(axis=0) / np.maximum((label >= 0).sum(axis=0), 1)
     return float((scipy.special.entr(frequency) + scipy.special.entr(1 - frequency)).mean())
 
 

@@ -59,7 +59,7 @@ def classification_losses(
       batch_stats: its running statistics.
       views: the augmented batch.
       network: encoder f and classifiers.
-      method: `regions` and `precision` are read.
+      method: `regions`, `pos_weight` and `precision` are read.
     """
     features, batch_stats = _encode(network, params, batch_stats, views.image)
     cam, logits = network.apply({"params": params}, features, method=Network.predict)
@@ -72,7 +72,7 @@ def classification_losses(
         logits["regions"] = mcar.strongest(local["base"], views.label.shape[0])
     names = {"base": "loss_cls"}
     losses = {
-        names.get(head, f"loss_{head}"): loss.classification(values, views.label)
+        names.get(head, f"loss_{head}"): loss.classification(values, views.label, method.pos_weight)
         for head, values in logits.items()
     }
     return Student(cam, batch_stats, losses)
@@ -108,7 +108,7 @@ def image_puzzle_losses(
         method=method,
     )
     target = _target(cam_re, method.teacher)
-    loss_pcl = loss.classification(cam_re.mean((1, 2)), views.label)
+    loss_pcl = loss.classification(cam_re.mean((1, 2)), views.label, method.pos_weight)
     loss_re = loss.reconstruction(student.cam, target, views.label, method.re_reduction).mean()
     total = method.alpha_p(state.step) * loss_pcl + method.alpha_re(state.step) * loss_re
     return Puzzle(total, {"loss_pcl": loss_pcl, "loss_re": loss_re}, batch_stats)
@@ -192,7 +192,11 @@ def _pair_losses(
         channel=pair.channel if own else None,
     )
     label = alone.label if own else inputs.label
-    loss_pcl = loss.mean_over_classes(loss.cross_entropy(cam_re.mean((1, 2)), label), label)
+    pos_weight = method.pos_weight
+    if own and pos_weight is not None:
+        pos_weight = pos_weight[pair.channel][:, None]
+    entropy = loss.cross_entropy(cam_re.mean((1, 2)), label, pos_weight)
+    loss_pcl = loss.mean_over_classes(entropy, label)
     target = _target(cam_re if own else _own(cam_re, pair.channel), method.teacher)
     loss_re = loss.reconstruction(_own(cam, pair.channel), target, alone.label, "mean")
     values = {

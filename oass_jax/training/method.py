@@ -39,6 +39,7 @@ class Method(NamedTuple):
       resize_patches: see `method.puzzle.cut`.
       alpha_p: step -> weight of L_p-cl.
       alpha_re: step -> weight of L_re.
+      pos_weight: `[C]`, what a class that is present counts in L_cls and L_p-cl; None for 1.
       re_reduction: how L_re of an image is averaged, see `method.loss.reconstruction`.
       pcl_classes: channel-wise, the classes that L_p-cl of a pair is about: its 'own', or 'all'.
       ema_decay: largest decay of the EMA.
@@ -55,6 +56,7 @@ class Method(NamedTuple):
     resize_patches: bool
     alpha_p: optax.Schedule
     alpha_re: optax.Schedule
+    pos_weight: jax.Array | None
     re_reduction: str
     pcl_classes: str
     ema_decay: float

@@ -27,5 +27,7 @@ def voc_manual_dir(request, tmp_path_factory, voc_files, write_tar):
 def voc_data_dir(voc_manual_dir, tmp_path_factory):
     """Where voc/2012 is prepared from `voc_manual_dir`."""
     data_dir = tmp_path_factory.mktemp("prepared")
-    pipeline.open_split("voc/2012", "val", data_dir=data_dir, manual_dir=voc_manual_dir)
+    pipeline.open_split(
+        "voc/2012", "val", pipeline.Location(data_dir=data_dir, manual_dir=voc_manual_dir)
+    )
     return data_dir

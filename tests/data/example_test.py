@@ -71,6 +71,7 @@ def test_arrays_of_a_record():
         "box_label": "int32",
         "mask": "bool",
         "index": "int32",
+        "checksum": "uint32",
     }
 
 

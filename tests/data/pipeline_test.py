@@ -21,12 +21,12 @@ TRAIN = EVAL | {"seed": 3, "start_step": 0}
 
 @pytest.fixture(scope="session")
 def split(voc_data_dir):
-    return pipeline.open_split("voc/2012", "train_aug", data_dir=voc_data_dir, manual_dir=None)
+    return pipeline.open_split("voc/2012", "train_aug", pipeline.Location(data_dir=voc_data_dir))
 
 
 @pytest.fixture(scope="session")
 def val(voc_data_dir):
-    return pipeline.open_split("voc/2012", "val", data_dir=voc_data_dir, manual_dir=None)
+    return pipeline.open_split("voc/2012", "val", pipeline.Location(data_dir=voc_data_dir))
 
 
 def with_changes(changes):
@@ -134,10 +134,10 @@ def test_labels_boxes_and_sizes_of_the_records(val):
 
 
 def test_a_slice_of_a_split(voc_data_dir, val):
-    part = pipeline.open_split("voc/2012", "val[1:3]", data_dir=voc_data_dir, manual_dir=None)
+    part = pipeline.open_split("voc/2012", "val[1:3]", pipeline.Location(data_dir=voc_data_dir))
     assert [part.filename(i) for i in range(len(part))] == [val.filename(1), val.filename(2)]
     with pytest.raises(UserError, match="is no slice"):
-        pipeline.open_split("voc/2012", "val[1", data_dir=voc_data_dir, manual_dir=None)
+        pipeline.open_split("voc/2012", "val[1", pipeline.Location(data_dir=voc_data_dir))
 
 
 def test_settings_that_do_not_fit_are_refused(split):
@@ -184,7 +184,7 @@ from absl import app
 
 def main(_):
     from oass_jax.data import pipeline
-    split = pipeline.open_split("voc/2012", "train_aug", data_dir=sys.argv[1], manual_dir=None)
+    split = pipeline.open_split("voc/2012", "train_aug", pipeline.Location(data_dir=sys.argv[1]))
     options = pipeline.ReadOptions(**{options})
     batches = pipeline.train_batches(split, options, **{arguments})
     print([next(batches)["index"].tolist() for _ in range(3)])

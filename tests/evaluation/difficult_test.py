@@ -28,7 +28,9 @@ def split(voc_files, write_tar, tmp_path_factory):
         files[path] = person + dog + b"</annotation>"
     files["ImageSets/Segmentation/val.txt"] = "".join(f"{i}\n" for i in ids).encode()
     write_tar(folder / "x.tar", files)
-    return pipeline.open_split("voc/2012", "val", data_dir=folder / "data", manual_dir=folder)
+    return pipeline.open_split(
+        "voc/2012", "val", pipeline.Location(data_dir=folder / "data", manual_dir=folder)
+    )
 
 
 @pytest.mark.parametrize(

@@ -288,7 +288,7 @@ def test_a_missing_file_names_the_nearest(variables, write):
 
 
 def test_a_folder_is_an_error(variables, tmp_path):
-    with pytest.raises(UserError, match=r"is a folder: name the \.safetensors file"):
+    with pytest.raises(UserError, match=r"is a folder, but no run: name the \.safetensors file"):
         load_pretrained(str(tmp_path), variables)
 
 

@@ -20,12 +20,12 @@ def data_dir(tmp_path_factory, voc_files, write_tar):
     archives, folder = tmp_path_factory.mktemp("archives"), tmp_path_factory.mktemp("data")
     write_tar(archives / "any_name.tar", voc_files())
     (archives / "train_aug.txt").write_text("".join(f"2011_00000{n}\n" for n in range(1, 5)))
-    pipeline.open_split("voc/2012", "val", data_dir=folder, manual_dir=archives)
+    pipeline.open_split("voc/2012", "val", pipeline.Location(data_dir=folder, manual_dir=archives))
     return folder
 
 
 def test_every_route_decodes_the_same_images(data_dir, monkeypatch):
-    split = pipeline.open_split("voc/2012", "train_aug", data_dir=data_dir, manual_dir=None)
+    split = pipeline.open_split("voc/2012", "train_aug", pipeline.Location(data_dir=data_dir))
     # In place of seconds, a route then returns what it made.
     monkeypatch.setattr(benchmark, "clock", lambda work, images: (list(work), images))
     options = Namespace(batch_size=4, images=9, threads=[1, 2])

@@ -89,7 +89,7 @@ def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):
     summary = json.loads((folder / EVALUATION / "summary.json").read_text())
     with (folder / EVALUATION / "predictions.csv").open() as file:
         table = list(csv.DictReader(file))
-    split = pipeline.open_split("digit_scenes", "val[:48]", data_dir=data_dir, manual_dir=None)
+    split = pipeline.open_split("digit_scenes", "val[:48]", pipeline.Location(data_dir=data_dir))
     assert [row["image"] for row in table] == [split.filename(i) for i in range(48)]
     scores = np.array([[float(row[name]) for name in split.class_names] for row in table])
     label = np.zeros_like(scores)

@@ -3,14 +3,16 @@
 A new data set is a file here and one entry below: in `BUILDERS` if tfds prepares it, as it does a
 `scene_builder.SceneBuilder`; in `OPENERS` if its files are read in place, by a function
 
-    open_split(name, split, *, data_dir, manual_dir) -> oass_jax.data.example.Split
+    open_split(name, split, location, *, class_names) -> oass_jax.data.example.Split
 
 whose arguments are those of `pipeline.open_split`. Entries are text, `module:attribute`, and
 resolved when they are asked for, so that the command line knows the names without importing tfds.
 """
 
+import dataclasses
 import pkgutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from oass_jax.errors import UserError, nearest
@@ -24,7 +26,39 @@ BUILDERS = {
 # Full name -> function that opens a split.
 OPENERS = {
     **dict.fromkeys(BUILDERS, "oass_jax.data.prepare:open_split"),
+    "csv": "oass_jax.data.sources.csv_list:open_split",
+    "coco": "oass_jax.data.sources.coco:open_split",
+    "voc_folder": "oass_jax.data.sources.voc_folder:open_split",
+    "tfds": "oass_jax.data.sources.tfds_folder:open_split",
 }
+# Those that `Location.path` says where they are.
+WITH_PATH = ("csv", "coco", "voc_folder", "tfds")
+
+
+@dataclasses.dataclass(frozen=True)
+class Location:
+    """Where a data set lies, and how it is split where its files do not say so.
+
+    Attributes:
+      data_dir: where prepared data sets live; None for tfds' own place, `$TFDS_DATA_DIR` or
+        `~/tensorflow_datasets`.
+      manual_dir: folder of the archives to prepare from; None to download them, or to accept what
+        is prepared already.
+      path: the list or the folder of a data set of `WITH_PATH`; `{split}` in it stands for the
+        name of the split.
+      image_dir: what file names of a list are relative to; None for the folder of the list.
+      val_fraction: share of the images that become 'val' where the list does not say which do.
+      split_seed: of that choice.
+      split_list: a CSV of the choice that was made before; None, or no such file, to make one.
+    """
+
+    data_dir: Path | None = None
+    manual_dir: Path | None = None
+    path: Path | None = None
+    image_dir: Path | None = None
+    val_fraction: float = 0.2
+    split_seed: int = 0
+    split_list: Path | None = None
 
 
 def flag(name: str) -> str:

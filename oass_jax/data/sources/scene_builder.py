@@ -1,7 +1,7 @@
 """What every data set of this project looks like, whatever its images are."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -81,7 +81,7 @@ def scene(
     image: bytes,
     filename: str,
     boxes: np.ndarray,
-    labels: np.ndarray,
+    labels: Sequence[int],
     difficult: np.ndarray,
     segmentation_mask: bytes,
 ) -> dict:
@@ -91,7 +91,7 @@ def scene(
       image: bytes of the image file.
       filename: its name.
       boxes: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1].
-      labels: int `[N]` class of each object.
+      labels: `[N]` class of each object.
       difficult: bool `[N]`.
       segmentation_mask: bytes of a PNG, or empty.
 

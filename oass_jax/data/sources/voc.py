@@ -204,14 +204,13 @@ class Voc(SceneBuilder):
                 devkit.read(path),
                 name=path,
                 class_names=self.CLASS_NAMES,
-                height=height,
-                width=width,
+                size=(height, width),
             )
         return scene(
             image=image,
             filename=filename,
             boxes=turn_boxes(annotation.boxes, orientation),
-            labels=annotation.labels,
+            labels=[self.CLASS_NAMES.index(label) for label in annotation.labels],
             difficult=annotation.difficult,
             segmentation_mask=devkit.read(f"SegmentationClass/{image_id}.png"),
         )

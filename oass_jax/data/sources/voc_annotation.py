@@ -20,29 +20,32 @@ class Annotation:
 
     Attributes:
       boxes: float64 `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the stored pixels.
-      labels: int64 `[N]` index into the class names.
+      labels: N names of classes.
       difficult: bool `[N]`.
     """
 
     boxes: np.ndarray
-    labels: np.ndarray
+    labels: tuple[str, ...]
     difficult: np.ndarray
 
 
-NO_OBJECTS = Annotation(np.zeros([0, 4]), np.zeros([0], np.int64), np.zeros([0], bool))
+NO_OBJECTS = Annotation(np.zeros([0, 4]), (), np.zeros([0], bool))
 
 
 def parse_annotation(
-    data: bytes, *, name: str, class_names: Sequence[str], height: int, width: int
+    data: bytes,
+    *,
+    name: str,
+    class_names: Sequence[str] | None = None,
+    size: tuple[int, int] | None = None,
 ) -> Annotation:
     """Reads an annotation strictly: what is not one is an error, never an empty image.
 
     Args:
       data: the XML file's bytes, at most 1 MB, without a document type.
       name: what the errors call the file.
-      class_names: all classes there are.
-      height: of the stored image in pixels.
-      width: of the stored image in pixels.
+      class_names: all classes there are; None accepts any.
+      size: height and width of the stored image in pixels; None for those of its `<size>`.
 
     Returns:
       The objects. VOC counts pixels from 1 and includes the last, so that the box 1, 1, width,
@@ -61,12 +64,13 @@ def parse_annotation(
             raise ValueError("a <bndbox> is in no <object>")
         if not objects:
             return NO_OBJECTS
+        height, width = size or [int(_text(root, f"size/{side}")) for side in ("height", "width")]
         boxes = [_box(o, height=height, width=width) for o in objects]
-        labels = [_label(o, class_names) for o in objects]
+        labels = tuple(_label(o, class_names) for o in objects)
         difficult = [_difficult(o) for o in objects]
     except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: of an encoding
         raise UserError(f"{name} is no usable annotation: {error}") from error
-    return Annotation(np.array(boxes), np.array(labels), np.array(difficult))
+    return Annotation(np.array(boxes), labels, np.array(difficult))
 
 
 def _parse_xml(data: bytes) -> ElementTree.Element:
@@ -91,11 +95,11 @@ def _num_boxes(element: ElementTree.Element) -> int:
     return sum(1 for _ in element.iter("bndbox"))
 
 
-def _label(element: ElementTree.Element, class_names: Sequence[str]) -> int:
+def _label(element: ElementTree.Element, class_names: Sequence[str] | None) -> str:
     name = _text(element, "name").strip()
-    if name not in class_names:
+    if not name or (class_names is not None and name not in class_names):
         raise ValueError(f"unknown class {name!r}")
-    return class_names.index(name)
+    return name
 
 
 def _box(element: ElementTree.Element, *, height: int, width: int) -> list[float]:
@@ -123,5 +127,5 @@ def _difficult(element: ElementTree.Element) -> bool:
 def _text(element: ElementTree.Element, path: str, *, default: str | None = None) -> str:
     text = element.findtext(path, default)
     if text is None:
-        raise ValueError(f"an object has no <{path}>")
+        raise ValueError(f"<{element.tag}> has no <{path}>")
     return text

@@ -79,10 +79,11 @@ def test_digits_are_lighter_and_darker_than_the_background(scenes):
 
 
 def test_the_whole_data_set_is_made_of_its_scenes(tmp_path):
-    train = pipeline.open_split("digit_scenes", "train", data_dir=tmp_path, manual_dir=None)
+    train = pipeline.open_split("digit_scenes", "train", pipeline.Location(data_dir=tmp_path))
     assert len(train) == 4_000
     assert (
-        len(pipeline.open_split("digit_scenes", "val", data_dir=tmp_path, manual_dir=None)) == 1_000
+        len(pipeline.open_split("digit_scenes", "val", pipeline.Location(data_dir=tmp_path)))
+        == 1_000
     )
     assert train.class_names[3] == "three"
     record = train.source[5]

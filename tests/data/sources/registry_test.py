@@ -23,9 +23,9 @@ from PIL import Image
 from oass_jax.data.example import Split
 
 
-def open_split(name, split, *, data_dir, manual_dir):
-    assert data_dir is None
-    class_names = tuple((Path(manual_dir) / "classes.txt").read_text().split())
+def open_split(name, split, location, *, class_names):
+    assert (location.data_dir, class_names) == (None, None)
+    class_names = tuple((Path(location.manual_dir) / "classes.txt").read_text().split())
     return Split(
         name=name,
         version="1",
@@ -93,7 +93,7 @@ def test_the_names_are_known_without_heavy_imports():
 
 
 def test_a_new_source_gives_batches(manual_dir):
-    split = pipeline.open_split("in_place", "all", data_dir=None, manual_dir=manual_dir)
+    split = pipeline.open_split("in_place", "all", pipeline.Location(manual_dir=manual_dir))
     assert (split.name, split.split, split.challenge) == ("in_place", "all", None)
     assert split.class_names == ("ant", "bee", "cat")
     assert split.has_labels()
@@ -129,4 +129,4 @@ def test_what_is_read_in_place_is_not_prepared(manual_dir):
 def test_an_unknown_name_is_a_sentence():
     sentence = r"unknown data set 'digit_scene': did you mean digit_scenes\?"
     with pytest.raises(UserError, match=sentence):
-        pipeline.open_split("digit_scene", "val", data_dir=None, manual_dir=None)
+        pipeline.open_split("digit_scene", "val", pipeline.Location())

@@ -11,7 +11,7 @@ WHOLE = BOX.format(1, 1, 100, 50)
 
 def parse(text):
     data = text if isinstance(text, bytes) else text.encode()
-    return parse_annotation(data, name="a.xml", class_names=CLASSES, height=50, width=100)
+    return parse_annotation(data, name="a.xml", class_names=CLASSES, size=(50, 100))
 
 
 def one(box, name="dog", extra=""):
@@ -23,7 +23,7 @@ def test_pixels_count_from_one_and_include_the_last():
     np.testing.assert_array_equal(whole.boxes, [[0, 0, 1, 1]])
     part = parse(one(BOX.format(11, "21.5", 60, 40), extra="<difficult>1</difficult>"))
     np.testing.assert_allclose(part.boxes, [[20.5 / 50, 0.1, 0.8, 0.6]])
-    assert part.labels.tolist() == [1]
+    assert part.labels == ("dog",)
     assert part.difficult.tolist() == [True]
 
 
@@ -36,6 +36,16 @@ def test_parts_are_not_objects():
 
 def test_an_image_may_be_empty():
     assert parse("<annotation/>").boxes.shape == (0, 4)
+
+
+def test_without_a_size_that_of_the_file_counts_and_any_class():
+    size = "<size><height>50</height><width>100</width></size>"
+    text = one(WHOLE, name="okapi").replace("<object>", f"{size}<object>", 1)
+    annotation = parse_annotation(text.encode(), name="a.xml")
+    np.testing.assert_array_equal(annotation.boxes, [[0, 0, 1, 1]])
+    assert annotation.labels == ("okapi",)
+    with pytest.raises(UserError, match="<annotation> has no <size/height>"):
+        parse_annotation(one(WHOLE).encode(), name="a.xml")
 
 
 def test_a_border_off_by_rounding_is_clipped():

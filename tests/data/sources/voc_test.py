@@ -16,7 +16,9 @@ REAL_DATA = os.environ.get("OASS_TEST_DATA")
 
 
 def opened(manual_dir, tmp_path, split="val", name="voc/2012"):
-    return pipeline.open_split(name, split, data_dir=tmp_path / "data", manual_dir=manual_dir)
+    return pipeline.open_split(
+        name, split, pipeline.Location(data_dir=tmp_path / "data", manual_dir=manual_dir)
+    )
 
 
 @pytest.fixture

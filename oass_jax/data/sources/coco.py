@@ -1,0 +1,158 @@
+"""`coco`: the instances JSON of COCO, or one in its form, and the folder of its images.
+
+Boxes come along; crowds are difficult objects. Images without objects are kept, as the field does.
+"""
+
+import collections
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from oass_jax.data.example import Split
+from oass_jax.data.sources import Location, file_list
+from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
+from oass_jax.errors import UserError
+
+# Boxes may reach over the border by rounding.
+_SLACK_PX = 2.0
+
+
+def open_split(
+    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
+) -> Split:
+    """Opens a split of an instances JSON; see `pipeline.open_split`.
+
+    Raises:
+      UserError: there is no such file or split, or an entry is wrong: `file_list.ListError` has
+        every such entry.
+    """
+    path = file_list.list_path(location, split, dataset=name)
+    image_dir = file_list.image_folder(location, path.parent, split)
+    return file_list.open_list(
+        read(path), name, split, location, image_dir=image_dir, class_names=class_names
+    )
+
+
+def read(path: Path) -> ImageList:
+    """Reads an instances JSON; its images are not looked for.
+
+    Raises:
+      UserError: it is no such file.
+      ListError: entries of it are wrong.
+    """
+    data = file_list.read_bytes(path)
+    try:
+        content = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not JSON: {error}") from error
+    parts = [_entries(path, content, part) for part in ("images", "annotations", "categories")]
+    images, annotations, categories = parts
+    names = _class_names(path, categories)
+    problems: list[str] = []
+    objects = _objects(path, images, annotations, names, problems)
+    listed = []
+    for image_id, image in _by_id(path, images, problems).items():
+        own = objects.get(image_id, [])
+        listed.append(
+            ListedImage(
+                filename=str(image.get("file_name", "")),
+                where=f"{path.name}, image {image_id}",
+                labels=tuple(dict.fromkeys(o.label for o in own)),
+                objects=tuple(own),
+            )
+        )
+    problems += [f"{image.where} has no file_name" for image in listed if not image.filename]
+    if problems:
+        raise ListError(problems)
+    if not listed:
+        raise UserError(f"{path} holds no image")
+    counts = f"{len(listed):,} images, {len(annotations):,} objects of {len(names)} categories"
+    return ImageList(
+        path=path,
+        checksum=file_list.checksum(data),
+        images=listed,
+        class_names=tuple(names.values()),
+        has_boxes=True,
+        notes=(f"{path}: {counts}",),
+    )
+
+
+def _entries(path: Path, content: Any, part: str) -> Sequence[Mapping[str, Any]]:
+    entries = content.get(part) if isinstance(content, dict) else None
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(
+            f"{path} is no instances JSON: it needs lists of images, annotations and categories, "
+            f"and has no list of {part}"
+        )
+    return entries
+
+
+def _class_names(path: Path, categories: Sequence[Mapping[str, Any]]) -> dict[Any, str]:
+    """Category id -> name, by ascending id."""
+    try:
+        names = {category["id"]: str(category["name"]) for category in categories}
+        ordered = dict(sorted(names.items()))
+    except (KeyError, TypeError) as error:
+        raise UserError(f"{path}: every category needs an id, a number, and a name") from error
+    if len(set(ordered.values())) < len(categories):
+        raise UserError(f"{path} has two categories of one id or name: rename one")
+    return ordered
+
+
+def _by_id(
+    path: Path, images: Sequence[Mapping[str, Any]], problems: list[str]
+) -> dict[Any, Mapping[str, Any]]:
+    by_id: dict[Any, Mapping[str, Any]] = {}
+    for number, image in enumerate(images):
+        if not isinstance(image.get("id"), int | str):
+            problems.append(f"{path.name}, images[{number}] has no id")
+        elif image["id"] in by_id:
+            problems.append(f"{path.name}, image {image['id']} is there twice")
+        else:
+            by_id[image["id"]] = image
+    return by_id
+
+
+def _objects(
+    path: Path,
+    images: Sequence[Mapping[str, Any]],
+    annotations: Sequence[Mapping[str, Any]],
+    names: Mapping[Any, str],
+    problems: list[str],
+) -> dict[Any, list[Object]]:
+    """Image id -> its objects; what is wrong is added to `problems`."""
+    sizes = {image.get("id"): (image.get("height"), image.get("width")) for image in images}
+    objects = collections.defaultdict(list)
+    for number, annotation in enumerate(annotations):
+        try:
+            objects[annotation["image_id"]].append(_object(annotation, sizes, names))
+        except KeyError as error:
+            problems.append(f"{path.name}, annotations[{number}] has no {error}")
+        except ValueError as error:
+            problems.append(f"{path.name}, annotations[{number}]: {error}")
+    return objects
+
+
+def _object(
+    annotation: Mapping[str, Any],
+    sizes: Mapping[Any, tuple[Any, Any]],
+    names: Mapping[Any, str],
+) -> Object:
+    if annotation["category_id"] not in names:
+        raise ValueError(f"there is no category {annotation['category_id']}")
+    if annotation["image_id"] not in sizes:
+        raise ValueError(f"there is no image {annotation['image_id']}")
+    height, width = sizes[annotation["image_id"]]
+    box = annotation["bbox"]
+    numbers = [*box, height, width] if isinstance(box, list) and len(box) == 4 else [None]
+    if not all(isinstance(number, int | float) for number in numbers) or not (height and width):
+        raise ValueError("it needs a bbox of four numbers, and its image a height and width")
+    left, top, box_width, box_height = box
+    outside = max(-left, -top, left + box_width - width, top + box_height - height)
+    if min(box_width, box_height) < 0 or not outside <= _SLACK_PX:
+        raise ValueError(f"the box {box} is not inside the {width}x{height} image")
+    ymin, ymax = (min(max(y / height, 0.0), 1.0) for y in (top, top + box_height))
+    xmin, xmax = (min(max(x / width, 0.0), 1.0) for x in (left, left + box_width))
+    is_crowd = bool(annotation.get("iscrowd", 0))
+    return Object(names[annotation["category_id"]], (ymin, xmin, ymax, xmax), is_crowd)

@@ -1,0 +1,133 @@
+"""`tfds`: any data set that tfds has prepared as array_record, by its name or its folder.
+
+It needs the features `image` and either `labels`, a sequence of classes, or `objects` with `label`
+and, if there are boxes, `bbox`; `is_difficult` or `is_crowd` mark difficult objects.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from oass_jax.data.example import Record, Split
+from oass_jax.data.sources import Location, flag
+from oass_jax.errors import UserError, nearest
+
+_DIFFICULT = ("is_difficult", "is_crowd")
+_FILENAMES = ("image/filename", "image/id", "filename", "file_name", "id")
+
+
+class Records(Sequence[Record]):
+    """The records of a tfds data set in the form of this project."""
+
+    def __init__(self, source: Sequence[dict], features: dict[str, Any]):
+        """Takes the stored records and the features they have."""
+        self._source = source
+        self._has_labels, self._has_objects = "labels" in features, "objects" in features
+        objects = features["objects"].feature if self._has_objects else ()
+        self._has_boxes = "bbox" in objects
+        self._difficult = next((name for name in _DIFFICULT if name in objects), None)
+        self._filename = next((name for name in _FILENAMES if name in features), None)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> Record:
+        stored = self._source[index]
+        objects = stored["objects"] if self._has_objects else {"label": []}
+        classes = np.array(objects["label"], int)
+        labels = np.array(stored["labels"], int) if self._has_labels else classes
+        difficult = np.zeros(len(classes), bool)
+        if self._difficult:
+            difficult = np.array(objects[self._difficult], bool)
+        with_boxes = len(classes) if self._has_boxes else 0
+        return {
+            "image": stored["image"],
+            "image/filename": self._name(stored, index),
+            "objects": {
+                "bbox": objects["bbox"] if with_boxes else [],
+                "label": classes[:with_boxes],
+                "is_difficult": difficult[:with_boxes],
+            },
+            "labels": np.union1d(labels, classes).astype(int),
+            "segmentation_mask": b"",
+        }
+
+    def _name(self, stored: dict[str, Any], index: int) -> bytes:
+        if self._filename is None:
+            return b"%d" % index
+        name = stored[self._filename]
+        return name if isinstance(name, bytes) else str(name).encode()
+
+
+def open_split(
+    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
+) -> Split:
+    """Opens a split of a prepared tfds data set; see `pipeline.open_split`.
+
+    Raises:
+      UserError: there is no such data set or split, or its features are others.
+    """
+    del class_names
+    if location.path is None:
+        raise UserError(f"{name} needs the name or folder of its data set: set {flag('path')}")
+    builder = _open_builder(location)
+    features, where = builder.info.features, builder.data_dir
+    label = _label_feature(features)
+    if "image" not in features or label is None:
+        raise UserError(
+            f"{where} has the features {', '.join(features)}: it needs image and labels, a "
+            "sequence of classes, or objects with a label"
+        )
+    base = split.partition("[")[0]
+    if base not in builder.info.splits:
+        raise UserError(f"{where} has no split {base!r}: {nearest(base, builder.info.splits)}")
+    try:
+        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except ValueError as error:
+        raise UserError(
+            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
+        ) from error
+    except NotImplementedError as error:
+        raise UserError(
+            f"{where} is stored in a form that is not read without TensorFlow: prepare it with "
+            "file_format='array_record'"
+        ) from error
+    objects = features["objects"].feature if "objects" in features else ()
+    return Split(
+        name=name,
+        version=str(builder.version),
+        split=split,
+        class_names=tuple(label.names),
+        sources={builder.info.full_name: f"{builder.info.splits[base].num_examples} records"},
+        source=Records(source, features),
+        has_boxes="bbox" in objects,
+        notes=(f"{builder.info.full_name} in {where}",),
+    )
+
+
+def _open_builder(location: Location) -> tfds.core.DatasetBuilder:
+    folder = location.path
+    try:
+        if (folder / "dataset_info.json").is_file():
+            return tfds.builder_from_directory(folder)
+        return tfds.builder(str(folder), data_dir=location.data_dir)
+    except (OSError, ValueError, LookupError, tfds.core.DatasetNotFoundError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"{folder} is neither a folder with a dataset_info.json nor a prepared tfds data set "
+            f"({reason}): check {flag('path')} and {flag('data_dir')}"
+        ) from error
+
+
+def _label_feature(features: Any) -> tfds.features.ClassLabel | None:
+    """The classes; None where no feature has them."""
+    for name in ("labels", "objects"):
+        if name not in features:
+            continue
+        inner = getattr(features[name], "feature", None)
+        label = inner["label"] if name == "objects" and "label" in inner else inner
+        if isinstance(label, tfds.features.ClassLabel):
+            return label
+    return None

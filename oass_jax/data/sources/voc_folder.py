@@ -1,0 +1,103 @@
+"""`voc_folder`: a folder in the layout of PASCAL VOC, with classes of any name.
+
+`JPEGImages/` holds the images and `Annotations/` an XML file for each, with its `<size>`; where
+`ImageSets/Main/` has lists, such as `train.txt`, these are the splits. labelImg, CVAT and others
+write it.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from oass_jax.data.example import Split
+from oass_jax.data.sources import Location, file_list, voc_devkit
+from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
+from oass_jax.data.sources.voc_annotation import parse_annotation
+from oass_jax.errors import UserError
+
+_ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+
+
+def open_split(
+    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
+) -> Split:
+    """Opens a split of a folder; see `pipeline.open_split`.
+
+    Raises:
+      UserError: there is no such folder or split, or a file is wrong: `file_list.ListError` has
+        every such file.
+    """
+    path = file_list.list_path(location, split, dataset=name)
+    image_dir = file_list.image_folder(location, path / _IMAGES, split)
+    return file_list.open_list(
+        read(path), name, split, location, image_dir=image_dir, class_names=class_names
+    )
+
+
+def read(path: Path) -> ImageList:
+    """Reads the annotations and lists of a folder; its images are not looked for.
+
+    Raises:
+      UserError: it is no such folder.
+      ListError: annotations or lists are wrong.
+    """
+    files = sorted((path / _ANNOTATIONS).glob("*.xml"))
+    if not files:
+        raise UserError(f"{path} has no {_ANNOTATIONS}/*.xml: name the folder that holds them")
+    splits, digest = _read_lists(path), hashlib.sha256()
+    images, problems = [], []
+    for file in files:
+        data = file_list.read_bytes(file)
+        digest.update(file.name.encode() + data)
+        try:
+            images.append(_image(file, data, splits.get(file.stem)))
+        except UserError as error:
+            problems.append(str(error))
+    known = {file.stem for file in files}
+    problems += [
+        f"{path / _LISTS / split}.txt lists {image_id}, which has no annotation"
+        for image_id, split in splits.items()
+        if image_id not in known
+    ]
+    if problems:
+        raise ListError(problems)
+    digest.update(repr(sorted(splits.items())).encode())
+    class_names = sorted({label for image in images for label in image.labels})
+    listed = ", ".join(sorted(set(splits.values()))) or "none"
+    notes = (f"{path}: {len(images)} annotations of {len(class_names)} classes; lists: {listed}",)
+    return ImageList(path, digest.hexdigest(), images, tuple(class_names), True, notes)
+
+
+def _image(file: Path, data: bytes, split: str | None) -> ListedImage:
+    annotation = parse_annotation(data, name=file.name)
+    labels = annotation.labels
+    objects = zip(labels, annotation.boxes.tolist(), annotation.difficult.tolist(), strict=True)
+    return ListedImage(
+        filename=file.stem,
+        where=f"{file.parent.name}/{file.name}",
+        labels=tuple(dict.fromkeys(labels)),
+        objects=tuple(Object(label, tuple(box), difficult) for label, box, difficult in objects),
+        split=split,
+    )
+
+
+def _read_lists(path: Path) -> Mapping[str, str]:
+    """Image id -> its split.
+
+    `trainval` is no split of its own; VOC's lists of one class, `cat_train.txt`, are none either.
+
+    Raises:
+      ListError: an image is in two splits.
+    """
+    splits: dict[str, str] = {}
+    problems = []
+    for split in (file_list.TRAIN, file_list.VAL, file_list.TEST):
+        file = path / _LISTS / f"{split}.txt"
+        if not file.is_file():
+            continue
+        for image_id in voc_devkit.parse_ids(file_list.read_bytes(file), name=str(file)):
+            if splits.setdefault(image_id, split) != split:
+                problems.append(f"{file} lists {image_id}, which {splits[image_id]}.txt does, too")
+    if problems:
+        raise ListError(problems)
+    return splits
