@@ -1,12 +1,16 @@
 """Trains, or evaluates a checkpoint or its class maps.
 
+    python -m oass_jax.main --config=max --mode=check
+    python -m oass_jax.main --config=max --mode=dryrun
     python -m oass_jax.main --config=max --workdir=runs/max
     python -m oass_jax.main --workdir=runs/max --mode=eval
     python -m oass_jax.main --workdir=runs/max --mode=cam
 
-The first command continues the run if there is one in the workdir. Every field of the config can be
-set: --config.batch_size=16. The fields are in oass_jax/default_config.py. The others take the
-config from the workdir; they accept --config.eval.FIELD, --config.cam.FIELD and where the data is.
+`check` reads and decodes all images; `dryrun` makes two steps, an evaluation and a checkpoint, and
+tells time and memory. The third command trains, or continues the run if there is one in the
+workdir. Every field of the config can be set: --config.batch_size=16. The fields are in
+oass_jax/default_config.py. The last two take the config from the workdir; they accept
+--config.eval.FIELD, --config.cam.FIELD and where the data is.
 """
 
 import argparse
@@ -22,7 +26,7 @@ import absl.logging
 from oass_jax import command_line, config_file, config_flags, default_config
 from oass_jax.errors import DivergedError, StoppedError, UserError, nearest
 
-MODES = ("train", "eval", "cam")
+MODES = ("train", "eval", "cam", "check", "dryrun")
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -32,7 +36,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
       argv: without the program.
 
     Returns:
-      `config`, a checked ConfigDict, `workdir`, `mode` and `distributed`.
+      `config`, a checked ConfigDict, `workdir`, a path or None, `mode` and `distributed`.
 
     Raises:
       UserError: there is something wrong with a flag or the config.
@@ -45,7 +49,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--config", help="one of those below, or a file of your own: my/config.py")
     parser.add_argument("--workdir", metavar="DIR", help="of the run; made if it does not exist")
-    parser.add_argument("--mode", default="train", help="train (default), eval or cam")
+    parser.add_argument(
+        "--mode", default="train", help="train (default), eval, cam, check or dryrun"
+    )
     parser.add_argument(
         "--distributed", action="store_true", help="one of the processes of a TPU pod or Slurm job"
     )
@@ -55,12 +61,13 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     args, overrides = parser.parse_known_args(argv)
     if args.mode not in MODES:
         raise UserError(f"--mode={args.mode}: {nearest(args.mode, MODES)}")
-    if args.mode == "train" and not args.config:
+    evaluates = args.mode in ("eval", "cam")
+    if not evaluates and not args.config:
         raise UserError("--config is missing: --help lists the configs")
-    if not args.workdir:
+    if not args.workdir and args.mode not in ("check", "dryrun"):
         raise UserError("--workdir is missing: name a folder for the run")
-    args.workdir = Path(args.workdir)
-    if args.mode == "train":
+    args.workdir = Path(args.workdir) if args.workdir else None
+    if not evaluates:
         args.config = config_flags.to_train(args.config, overrides)
     else:
         args.config = config_flags.to_evaluate(args.workdir, args.config, overrides)
@@ -95,8 +102,10 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from oass_jax.evaluation import evaluate_run
+    from oass_jax.run.check_data import check_data
     from oass_jax.run.workdir import Workdir
     from oass_jax.training import loop
+    from oass_jax.training.dry_run import dry_run
 
     if args.distributed:
         try:
@@ -109,16 +118,25 @@ def main(argv: Sequence[str]) -> int:
         "train": loop.train_and_evaluate,
         "eval": evaluate_run.evaluate_checkpoint,
         "cam": evaluate_run.evaluate_class_maps,
+        "check": check_data,
+        "dryrun": dry_run,
     }[args.mode]
+    folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
     try:
-        run(args.config, Workdir(args.workdir, writes=jax.process_index() == 0))
+        return run(args.config, folder) or 0
     except DivergedError as error:
         command_line.print_error(str(error))
         return error.status
     except StoppedError as error:
         print(error)
         return error.status
-    return 0
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(
+            "the device has too little memory: lower --config.batch_size (of an evaluation "
+            "eval.batch_size) or augment.image_px, or set --config.model.remat=True"
+        ) from error
 
 
 def _keep_compiled_programs() -> None:

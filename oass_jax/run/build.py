@@ -62,7 +62,7 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 def open_split(
     config: ConfigDict,
-    folder: Workdir,
+    folder: Workdir | None,
     dataset: str,
     name: str,
     *,
@@ -72,7 +72,7 @@ def open_split(
 
     Args:
       config: where the data is, from `data`; '' stands for none.
-      folder: the workdir, which may hold the choice of the validation images.
+      folder: the workdir, which may hold the choice of the validation images; None for none.
       dataset: name in `data.sources`.
       name: name of the split.
       class_names: see `pipeline.open_split`.
@@ -89,7 +89,7 @@ def open_split(
         image_dir=path(data.image_dir),
         val_fraction=data.val_fraction,
         split_seed=data.split_seed,
-        split_list=folder.split_list,
+        split_list=folder.split_list if folder else None,
     )
     return pipeline.open_split(dataset, name, location, class_names=class_names)
 

@@ -56,7 +56,7 @@ class Console:
         """
         rate = (
             f"{metrics['perf/images_per_sec']:.1f} images/s  "
-            f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {_duration(eta_s)}"
+            f"waiting {100 * metrics['perf/input_wait']:.0f}%  eta {duration(eta_s)}"
         )
         if self._bar:  # in 80 columns
             loss = metrics.get("train/loss", math.nan)
@@ -127,6 +127,7 @@ class _Clock(rich.progress.ProgressColumn):
         return rich.text.Text("" if task.total is not None else f"{task.elapsed or 0:.0f} s")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Hours and minutes, or minutes and seconds."""
     hours, minutes = divmod(int(seconds) // 60, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{int(seconds) % 60:02d}s"

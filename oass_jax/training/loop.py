@@ -5,6 +5,7 @@ import errno
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -68,10 +69,42 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
             ) from error
 
 
-def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
+class Parts(NamedTuple):
+    """What a training is made of.
+
+    Attributes:
+      split: that is trained on.
+      network: encoder and classifiers.
+      evaluator: of the validation split.
+      schedule: the run in steps.
+      tx: the optimiser.
+      rates: name -> learning rate by step.
+      train_fn: see `build.create_train_fn`.
+    """
+
+    split: pipeline.Split
+    network: Network
+    evaluator: Evaluator
+    schedule: Schedule
+    tx: optax.GradientTransformation
+    rates: dict[str, Callable]
+    train_fn: Callable
+
+
+def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Console) -> Parts:
+    """Opens the data and builds what a training is made of.
+
+    Args:
+      config: every field; `num_epochs` is set where it is left to the number of images.
+      folder: the workdir.
+      mesh: one axis, `data`.
+      console: for the evaluator.
+
+    Raises:
+      UserError: an error in the config or the data.
+    """
     split = build.open_split(config, folder, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
-    console = Console(quiet=not folder.writes)
     evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluator.split, "eval.split")
@@ -83,11 +116,18 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     config.num_epochs = config.num_epochs or num_epochs(len(split))
     schedule = create_schedule(config, len(split))
     tx, rates = create_optimizer(config, schedule)
+    pos_weight = positive_weight(config, split.labels())
+    train_fn = create_train_fn(config, network, tx, schedule, mesh, pos_weight=pos_weight)
+    return Parts(split, network, evaluator, schedule, tx, rates, train_fn)
+
+
+def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
+    console = Console(quiet=not folder.writes)
+    parts = create_parts(config, folder, mesh, console)
+    split, evaluator, schedule = parts.split, parts.evaluator, parts.schedule
     fingerprint = _fingerprint(config, split)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
-    state, unlogged, notes = _restore_or_start(
-        config, network, split, tx, mesh, checkpoints, fingerprint
-    )
+    state, unlogged, notes = restore_or_start(config, parts, mesh, checkpoints, fingerprint)
     start = int(state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
@@ -112,7 +152,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         steps_per_epoch=schedule.steps_per_epoch,
         batch_size=config.batch_size,
         log_every=config.log_every_steps,
-        rates=rates,
+        rates=parts.rates,
         images_of=functools.partial(_images_of, config, split),
         chance_loss_fn=functools.partial(_chance_loss, split),
         unlogged=unlogged,
@@ -123,15 +163,8 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         _loop(
             state,
             schedule,
-            _train_batches(config, split, start, mesh, checksums),
-            train_fn=create_train_fn(
-                config,
-                network,
-                tx,
-                schedule,
-                mesh,
-                pos_weight=positive_weight(config, split.labels()),
-            ),
+            train_batches(config, split, start, mesh, checksums),
+            train_fn=parts.train_fn,
             monitor=monitor,
             stop=stop,
             evaluate_fn=functools.partial(
@@ -240,17 +273,16 @@ def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
         )
 
 
-def _restore_or_start(
+def restore_or_start(
     config: ConfigDict,
-    network: Network,
-    split: pipeline.Split,
-    tx: optax.GradientTransformation,
+    parts: Parts,
     mesh: Mesh,
     checkpoints: Checkpoints,
     fingerprint: dict,
 ) -> tuple[TrainState, dict | None, list[str]]:
     """The state to go on from, `Monitor.unlogged` of it, and notes about it."""
-    create = functools.partial(create_state, tx=tx, teacher=config.teacher.mode)
+    network, split = parts.network, parts.split
+    create = functools.partial(create_state, tx=parts.tx, teacher=config.teacher.mode)
     # Not the key of the initialisers.
     rng = jax.random.fold_in(jax.random.PRNGKey(config.seed), 1)
     if steps := checkpoints.steps()[::-1]:
@@ -290,9 +322,10 @@ def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
     )
 
 
-def _train_batches(
+def train_batches(
     config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh, checksums: Checksums
 ) -> Iterator[Batch]:
+    """Endless batches on the devices, from the one of the step after `start`."""
     for batch in _host_batches(config, split, start):
         checksums.check(batch)
         yield build.to_device(batch, pipeline.TRAIN_FIELDS, mesh)
