@@ -24,7 +24,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     run = _open(config, folder)
     console = Console(quiet=not folder.writes)
     try:
-        evaluator = Evaluator(config, run.network, run.mesh, run.class_names, console)
+        evaluator = Evaluator(config, folder, run.network, run.mesh, run.class_names, console)
         evaluation, _ = evaluator(run.model, run.step)
     finally:
         console.close()

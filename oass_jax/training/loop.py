@@ -69,7 +69,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     split = build.open_split(config, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
     console = Console(quiet=not folder.writes)
-    evaluator = Evaluator(config, network, mesh, split.class_names, console)
+    evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluator.split, "eval.split")
     schedule = create_schedule(config, len(split))
