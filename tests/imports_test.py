@@ -130,6 +130,7 @@ def test_a_finished_run_is_read_without_jax_or_the_training():
     for module, unwanted in (
         ("oass_jax.run.workdir", ("jax", "flax", "orbax")),
         ("oass_jax.figures.runs", ("jax", "flax", "orbax")),
+        ("oass_jax.evaluation.thresholds", ("jax", "flax", "sklearn")),
         ("oass_jax.run.restore", ("oass_jax.training", "oass_jax.evaluation")),
         ("oass_jax.evaluation.evaluate_run", ("oass_jax.training",)),
     ):

@@ -61,7 +61,7 @@ def average_precision(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
       ValueError: If the shapes differ, a score is not finite or a label is something else.
     """
-    scores, positive = _rank(scores, labels)
+    scores, positive = rank(scores, labels)
     if not positive.any():
         return float("nan")
     # The last of each run of equal scores is where a threshold can lie.
@@ -86,7 +86,7 @@ def average_precision_voc(scores: np.ndarray, labels: np.ndarray) -> float:
     Raises:
       ValueError: If the shapes differ, a score is not finite or a label is something else.
     """
-    _, positive = _rank(scores, labels)
+    _, positive = rank(scores, labels)
     if not positive.any():
         return float("nan")
     precision, recall = _curve(positive)
@@ -94,8 +94,19 @@ def average_precision_voc(scores: np.ndarray, labels: np.ndarray) -> float:
     return 100 * float(np.sum(np.diff(recall, prepend=0) * envelope))
 
 
-def _rank(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores in descending order and whether each is a positive, without the ignored."""
+def rank(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Scores in descending order and whether each is a positive, without the ignored.
+
+    Args:
+      scores: [N], finite.
+      labels: [N] of 1, 0 or -1.
+
+    Returns:
+      Float and bool, [M], M <= N; of equal scores the first image is first.
+
+    Raises:
+      ValueError: If the shapes differ, a score is not finite or a label is something else.
+    """
     check(scores, labels, ndim=1)
     scores, labels = scores[labels >= 0], labels[labels >= 0]
     order = np.argsort(-scores.astype(np.float64), kind="stable")
@@ -136,7 +147,19 @@ def check(scores: np.ndarray, labels: np.ndarray, *, ndim: int) -> None:
         raise ValueError(
             f"scores {scores.shape} and labels {labels.shape} must have one shape of {ndim} axes"
         )
-    if not np.isfinite(scores).all():
-        raise ValueError(f"{np.sum(~np.isfinite(scores))} of {scores.size} scores are not finite")
+    check_finite(scores)
     if not np.isin(labels, (1, 0, -1)).all():
         raise ValueError(f"labels must be 1, 0 or -1, not {np.setdiff1d(labels, (1, 0, -1))}")
+
+
+def check_finite(scores: np.ndarray) -> None:
+    """Refuses scores that have no order.
+
+    Args:
+      scores: of any shape.
+
+    Raises:
+      ValueError: If one is not finite.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError(f"{np.sum(~np.isfinite(scores))} of {scores.size} scores are not finite")

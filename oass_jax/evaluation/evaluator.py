@@ -11,8 +11,9 @@ from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
 from oass_jax.errors import DivergedError, UserError
-from oass_jax.evaluation import average_precision, predict, score_files
+from oass_jax.evaluation import average_precision, predict, score_files, thresholds
 from oass_jax.evaluation.score_files import Evaluation
+from oass_jax.evaluation.thresholds import Thresholds
 from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
@@ -25,7 +26,11 @@ SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 
 
 class Evaluator:
-    """Evaluates a model on the split that `config.eval` names."""
+    """Evaluates a model on the split that `config.eval` names.
+
+    Thresholds are chosen on the validation split of the run, the one in its `config.json`. Any
+    other split is measured at those in the workdir.
+    """
 
     def __init__(
         self,
@@ -41,7 +46,7 @@ class Evaluator:
         Raises:
           UserError: no such split, or it has other classes; or the batch cannot be split evenly.
         """
-        self._config, self._mesh, self._console = config, mesh, console
+        self._config, self._folder, self._mesh, self._console = config, folder, mesh, console
         self.split = open_split(config, folder, config.eval.split, class_names, mesh)
         self._predict_fn = create_predict_fn(config, network, mesh)
 
@@ -90,7 +95,15 @@ class Evaluator:
             "checkpoint": config.checkpoint,
             "command": workdir.command(),
         }
-        summary = score_files.summarize(class_names, prediction, predictions.label, result)
+        class_thresholds, thresholds_of = self._thresholds(prediction, predictions.label, step)
+        summary = score_files.summarize(
+            class_names,
+            prediction,
+            predictions.label,
+            result,
+            threshold=None if class_thresholds is None else class_thresholds.probability,
+            thresholds_of=thresholds_of,
+        )
         evaluation = Evaluation(
             dataset=config.dataset,
             split=config.split,
@@ -106,12 +119,30 @@ class Evaluator:
                 for head, logits in heads.items()
             },
             result=result,
+            thresholds=class_thresholds,
+            thresholds_of=thresholds_of,
             summary=summary | about | {name: config[name] for name in SETTINGS},
         )
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
         metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
         aps = zip(class_names, result.ap, strict=True)
         return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
+
+    def _thresholds(
+        self, prediction: np.ndarray, label: np.ndarray, step: int
+    ) -> tuple[Thresholds | None, str | None]:
+        """Chosen on this split, and None; or those in the workdir, and where they were chosen."""
+        config = self._config.eval
+        if (config.dataset, config.split) != self._folder.validation():
+            stored = thresholds.read(self._folder, self.split.class_names)
+            return stored, None if stored is None else stored.source
+        if not (label == 1).any():
+            return None, None
+        source = (
+            f"{config.dataset} {config.split}, {len(label)} images, step {step}, "
+            f"{config.weights} weights"
+        )
+        return thresholds.best_f1(prediction, label, source=source), None
 
 
 def open_split(

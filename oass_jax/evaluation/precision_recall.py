@@ -4,11 +4,13 @@ The six numbers that multi-label papers print beside mAP (CP, CR, CF1, OP, OR, O
 definitions of ML-GCN's public code, which its successors report by. There the prediction is
 probability >= 0.5, or "top-3": of each image's three highest scores those with probability >= 0.5,
 so that an image may have fewer than three. Older papers count all three, whatever their scores.
+`evaluation.thresholds` finds each class a threshold of its own.
 """
 
 from typing import NamedTuple
 
 import numpy as np
+import scipy.special
 
 from oass_jax.evaluation import average_precision
 
@@ -44,17 +46,33 @@ class PrecisionRecall(NamedTuple):
         return dict(zip(names, self[:6], strict=True))
 
 
-def predicted(logits: np.ndarray, *, top: int | None = None) -> np.ndarray:
-    """Which labels count as predicted: those with probability >= 0.5, which is logit >= 0.
+def probability(logits: np.ndarray) -> np.ndarray:
+    """The sigmoid of logits in float64, where few of them round to the same value.
 
     Args:
-      logits: [N, C].
+      logits: of any shape.
+    """
+    return scipy.special.expit(logits.astype(np.float64))
+
+
+def predicted(
+    logits: np.ndarray, *, thresholds: np.ndarray | None = None, top: int | None = None
+) -> np.ndarray:
+    """Which labels count as predicted: those whose probability is at or above the threshold.
+
+    Args:
+      logits: [N, C], finite.
+      thresholds: Float64 [C], probabilities; None for 0.5, which is logit >= 0.
       top: Only the so many highest of each image; of equal ones the first classes.
 
     Returns:
       Bool [N, C].
+
+    Raises:
+      ValueError: If a logit is not finite.
     """
-    probable = logits >= 0
+    average_precision.check_finite(logits)
+    probable = logits >= 0 if thresholds is None else probability(logits) >= thresholds
     if top is None:
         return probable
     order = np.argsort(-logits.astype(np.float64), axis=1, kind="stable")
@@ -63,28 +81,27 @@ def predicted(logits: np.ndarray, *, top: int | None = None) -> np.ndarray:
     return probable & highest
 
 
-def precision_recall(
-    logits: np.ndarray, labels: np.ndarray, *, top: int | None = None
-) -> PrecisionRecall:
-    """Precision, recall and F1 of the labels that `predicted` takes.
+def precision_recall(prediction: np.ndarray, labels: np.ndarray) -> PrecisionRecall:
+    """Precision, recall and F1 of predicted labels.
 
-    Ignored labels are in no count; they still take one of the `top` places, as the
-    prediction does not know of them. Without any positive everything is NaN.
+    Ignored labels are in no count; they still take one of the places of `predicted`'s `top`, as
+    the prediction does not know of them. Without any positive everything is NaN.
 
     Deviation: where a class is never predicted, ML-GCN's code adds a wrong prediction to the
     overall count, and where one has no positives its CR is NaN. Here neither happens. Its code also
     counts as negative what is ignored here: on VOC, classes with difficult objects alone.
 
     Args:
-      logits: [N, C], finite.
+      prediction: Bool [N, C], such as `predicted` returns.
       labels: [N, C] of 1, 0 or -1.
-      top: See `predicted`.
 
     Raises:
-      ValueError: If the shapes differ, a logit is not finite or a label is something else.
+      ValueError: If the shapes differ, the prediction is not bool or a label is something else.
     """
-    average_precision.check(logits, labels, ndim=2)
-    is_predicted = predicted(logits, top=top) & (labels >= 0)
+    average_precision.check(prediction, labels, ndim=2)
+    if prediction.dtype != bool:
+        raise ValueError(f"a prediction is bool, not {prediction.dtype}: see `predicted`")
+    is_predicted = prediction & (labels >= 0)
     positive = labels == 1
     counts = (x.sum(axis=0) for x in (is_predicted & positive, is_predicted, positive))
     hits, num_predicted, positives = counts

@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import logging
+import math
 import os
 import platform
 import shlex
@@ -55,6 +56,11 @@ def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     return text.getvalue()
 
 
+def none_for_nan(value: float) -> float | None:
+    """A number as JSON takes it, None where it is undefined."""
+    return float(value) if math.isfinite(value) else None
+
+
 def evaluation_name(dataset: str, split: str) -> str:
     """`DATASET_SPLIT`, the data set by its name with a dash: `voc-2012_val`."""
     return f"{dataset.replace('/', '-')}_{split}"
@@ -91,6 +97,7 @@ class Workdir:
       classes: class names, one a line, in the order of the scores.
       split_list: which image is in which split, where the data set does not say so.
       checksums: of the images that were read in place, see `data.checksums`.
+      thresholds: the probability each class is predicted from, JSON.
       metrics: one JSON object a line.
       events: folder of the TensorBoard events.
       checkpoints: orbax's folder.
@@ -107,6 +114,7 @@ class Workdir:
         self.classes = root / "classes.txt"
         self.split_list = root / "split.csv"
         self.checksums = root / "checksums.npy"
+        self.thresholds = root / "thresholds.json"
         self.metrics = root / "metrics.jsonl"
         self.events = root / "tb"
         self.checkpoints = root / "checkpoints"
@@ -119,6 +127,11 @@ class Workdir:
     def cams(self, dataset: str, split: str) -> Path:
         """`cams/DATASET_SPLIT`, named like the folder of an evaluation."""
         return self.root / "cams" / evaluation_name(dataset, split)
+
+    def validation(self) -> tuple[str | None, str | None]:
+        """Data set and split that the run is validated on as it trains; None where unknown."""
+        fields = flatten(read_json(self.config))
+        return fields.get("eval.dataset"), fields.get("eval.split")
 
     def summaries(self) -> dict[str, Path]:
         """`DATASET_SPLIT` -> `summary.json` of every evaluation, by name."""
@@ -336,11 +349,12 @@ The same command continues the run; when it is finished it shows the result.
 | `classes.txt` | class names in the order of the scores |
 | `split.csv` | which images are for validation, where the data does not say so |
 | `checksums.npy` | of the images read so far, in the order of the training split |
+| `thresholds.json` | the probability each class is predicted from, of best F1 on validation |
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |
 | `tb/` | the same for TensorBoard |
 | `checkpoints/` | orbax: the last ones and the best by validation mAP |
 | `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, F1, and how it was evaluated |
-| `eval/DATASET_SPLIT/per_class.csv` | the same numbers and the counts of each class |
+| `eval/DATASET_SPLIT/per_class.csv` | the same numbers, counts and threshold of each class |
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
 | `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
 | `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |

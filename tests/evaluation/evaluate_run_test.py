@@ -6,6 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
+from oass_jax.evaluation import score_files, thresholds
+from oass_jax.evaluation.precision_recall import precision_recall, predicted
+from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import optimizer
 from tests.commands import call, complete_checkpoints, prepare_digits, words
@@ -77,6 +80,56 @@ def test_the_summary_says_how_the_evaluation_was_made(trained, data_dir):
     assert {name: summary[name] for name in made} == made
 
 
+def arrays_of(evaluation):
+    with np.load(evaluation / "scores.npz") as arrays:
+        return dict(arrays)
+
+
+def test_training_leaves_the_thresholds_of_its_last_evaluation(trained):
+    folder = Workdir(trained)
+    evaluation = folder.evaluation("digit_scenes", "val[:48]")
+    found = thresholds.read(folder, folder.read_classes())
+    assert found.source == "digit_scenes val[:48], 48 images, step 6, student weights"
+    arrays = arrays_of(evaluation)
+    expected = thresholds.best_f1(arrays["prediction"], arrays["label"], source=found.source)
+    np.testing.assert_array_equal(found.probability, expected.probability)
+    summary = json.loads((evaluation / "summary.json").read_text())
+    guess = thresholds.predicted_by_halves(arrays["prediction"], arrays["label"])
+    quality = precision_recall(guess, arrays["label"])
+    assert summary["precision_recall"]["best_f1"] == quality.overview()
+
+
+def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, data_dir, tmp_path):
+    folder = Workdir(shutil.copytree(trained, tmp_path / "run"))
+    before = folder.thresholds.read_bytes()
+    stored = thresholds.read(folder, folder.read_classes())
+    evaluate = words(data_dir, folder.root, "--mode=eval", "--config.eval.split=val[48:80]")
+    done = call(evaluate)
+    assert done.returncode == 0, done.stderr
+    assert folder.thresholds.read_bytes() == before
+    assert f"(thresholds of {stored.source})\n" in done.stdout
+    evaluation = folder.evaluation("digit_scenes", "val[48:80]")
+    arrays = arrays_of(evaluation)
+    guess = predicted(arrays["prediction"], thresholds=stored.probability)
+    summary = json.loads((evaluation / "summary.json").read_text())
+    expected = precision_recall(guess, arrays["label"]).overview()
+    assert summary["precision_recall"]["best_f1"] == expected
+    assert summary["thresholds_of"] == stored.source
+    again = score_files.recompute_summary(evaluation / "scores.npz")
+    assert again == {name: summary[name] for name in again}
+    # A run older than its thresholds, or one whose file is damaged.
+    folder.thresholds.write_text("{")
+    assert call(evaluate).returncode == 0
+    summary = json.loads((evaluation / "summary.json").read_text())
+    assert "best_f1" not in summary["precision_recall"]
+    # The split of the training gives them back, of whatever weights are evaluated.
+    done = call(words(data_dir, folder.root, "--mode=eval", "--config.eval.weights=ema"))
+    assert done.returncode == 0, done.stderr
+    assert "(best F1, by halves)\n" in done.stdout
+    found = thresholds.read(folder, folder.read_classes())
+    assert found.source == "digit_scenes val[:48], 48 images, step 6, ema weights"
+
+
 def test_a_split_without_labels_gives_files_for_the_server_and_no_score(
     voc_files, write_tar, tmp_path
 ):
@@ -110,5 +163,7 @@ def test_a_split_without_labels_gives_files_for_the_server_and_no_score(
     summary = json.loads((target / "summary.json").read_text())
     assert summary["map"] is None
     assert set(summary["precision_recall"]["top_3"].values()) == {None}
+    assert set(summary["precision_recall"]["best_f1"].values()) == {None}
+    assert summary["thresholds_of"] == "voc/2012 val, 3 images, step 1, student weights"
     assert len(list((target / "results/VOC2012/Main").glob("comp2_cls_test_*.txt"))) == 20
     assert "voc-2012_test" not in (folder / "README.md").read_text()

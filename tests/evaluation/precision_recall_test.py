@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import precision_recall_fscore_support
 
-from oass_jax.evaluation.precision_recall import precision_recall, predicted
+from oass_jax.evaluation.precision_recall import precision_recall, predicted, probability
 
 # Four images, four classes. The last class is never predicted.
 LOGITS = np.array(
@@ -25,7 +25,7 @@ def random_labels(seed, *, num=200, num_classes=8):
 
 def test_by_hand():
     # Hits of predictions of positives: 2 of 3 of 2, 2 of 3 of 2, 1 of 2 of 1, 0 of 0 of 1.
-    result = precision_recall(LOGITS, LABELS)
+    result = precision_recall(predicted(LOGITS), LABELS)
     np.testing.assert_allclose(result.precision, [200 / 3, 200 / 3, 50, 0])
     np.testing.assert_allclose(result.recall, [100, 100, 100, 0])
     np.testing.assert_allclose(result.f1, [80, 80, 200 / 3, 0])
@@ -42,7 +42,7 @@ def test_ignored_labels_are_left_out_by_hand():
     labels[1, 0] = -1  # a wrong prediction
     labels[3, 1] = -1  # a hit
     labels[2, 3] = -1  # the only positive of its class
-    result = precision_recall(LOGITS, labels)
+    result = precision_recall(predicted(LOGITS), labels)
     np.testing.assert_allclose(result.precision, [100, 50, 50, np.nan])
     np.testing.assert_allclose(result.recall, [100, 100, 100, np.nan])
     assert result.cp == pytest.approx(200 / 3)
@@ -52,7 +52,8 @@ def test_ignored_labels_are_left_out_by_hand():
 
 
 def test_overall_counts_the_mistakes_of_a_class_without_positives():
-    result = precision_recall(np.array([[1.0, 1.0], [1.0, -1.0]]), np.array([[1, 0], [1, 0]]))
+    prediction = np.array([[True, True], [True, False]])
+    result = precision_recall(prediction, np.array([[1, 0], [1, 0]]))
     assert result.cp == 100
     assert result.op == pytest.approx(200 / 3)
 
@@ -75,7 +76,8 @@ def test_of_equal_logits_the_first_classes_are_the_highest():
 
 def test_an_ignored_label_takes_its_place_among_the_top():
     # The fourth is not predicted, though the first does not count.
-    result = precision_recall(np.array([[4.0, 3.0, 2.0, 1.0]]), np.array([[-1, 1, 0, 1]]), top=3)
+    prediction = predicted(np.array([[4.0, 3.0, 2.0, 1.0]]), top=3)
+    result = precision_recall(prediction, np.array([[-1, 1, 0, 1]]))
     assert result.op == pytest.approx(50)
     assert result.or_ == pytest.approx(50)
 
@@ -84,8 +86,8 @@ def test_an_ignored_label_takes_its_place_among_the_top():
 @pytest.mark.parametrize("top", [None, 3, 1])
 def test_equals_scikit_learn(seed, top):
     logits, labels = random_labels(seed)
-    result = precision_recall(logits, labels, top=top)
     guess = predicted(logits, top=top)
+    result = precision_recall(guess, labels)
     each, macro, micro = (
         [100 * x for x in precision_recall_fscore_support(labels, guess, average=average)[:3]]
         for average in (None, "macro", "micro")
@@ -101,19 +103,41 @@ def test_equals_scikit_learn(seed, top):
 
 def test_perfect_and_without_a_prediction():
     labels = np.eye(3, dtype=int)
-    assert set(precision_recall(2.0 * labels - 1, labels).overview().values()) == {100}
-    assert set(precision_recall(-1.0 - labels, labels).overview().values()) == {0}
+    assert set(precision_recall(labels == 1, labels).overview().values()) == {100}
+    assert set(precision_recall(labels > 1, labels).overview().values()) == {0}
 
 
 def test_without_positives_everything_is_nan_without_a_warning():
     with np.errstate(all="raise"):
-        result = precision_recall(LOGITS, np.zeros_like(LABELS))
+        result = precision_recall(predicted(LOGITS), np.zeros_like(LABELS))
     assert np.isnan(list(result.overview().values())).all()
     assert np.isnan([result.precision, result.recall, result.f1]).all()
 
 
 def test_other_shapes_and_logits_that_are_not_finite_are_an_error():
     with pytest.raises(ValueError, match=r"scores \(4, 4\) and labels \(3, 4\)"):
-        precision_recall(LOGITS, LABELS[:3])
+        precision_recall(predicted(LOGITS), LABELS[:3])
     with pytest.raises(ValueError, match="16 of 16 scores are not finite"):
-        precision_recall(LOGITS * np.nan, LABELS)
+        predicted(LOGITS * np.nan)
+    with pytest.raises(ValueError, match="a prediction is bool, not float64"):
+        precision_recall(LOGITS, LABELS)
+
+
+def test_a_threshold_of_each_class_counts_what_is_at_it():
+    thresholds = probability(np.array([2.0, 1.5, -1.0, -1.0]))
+    assert predicted(LOGITS, thresholds=thresholds).tolist() == [
+        [True, False, True, True],
+        [False, False, True, False],
+        [True, True, True, False],
+        [False, False, False, True],
+    ]
+    # And of these one for each image.
+    top = predicted(LOGITS, thresholds=thresholds, top=1)
+    assert np.argwhere(top).tolist() == [[0, 0], [2, 0]]
+
+
+def test_a_probability_may_be_0_or_1_without_a_warning():
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        found = probability(np.array([-1000, -5, 0, 5, 1000], np.float32))
+    np.testing.assert_allclose(found, [0, 1 / (1 + np.e**5), 0.5, 1 / (1 + np.e**-5), 1], 1e-14)
+    assert found[2] == 0.5

@@ -29,6 +29,15 @@ def test_starts_are_kept_one_after_another(tmp_path):
     assert Workdir(tmp_path).read_classes() == ("cat", "dog")
 
 
+def test_the_split_of_validation_is_that_of_the_config(tmp_path):
+    folder = Workdir(tmp_path)
+    assert folder.validation() == (None, None)
+    start(tmp_path, config=CONFIG | {"eval": {"dataset": "voc/2012", "split": "val"}})
+    assert folder.validation() == ("voc/2012", "val")
+    folder.config.write_text("{")
+    assert folder.validation() == (None, None)
+
+
 def test_a_changed_field_is_told(tmp_path):
     start(tmp_path)
     notes = start(tmp_path, config=CONFIG | {"loss": {"alpha_p": 1.0}})

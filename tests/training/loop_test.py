@@ -57,6 +57,7 @@ def test_the_workdir_is_complete(finished):
     folder, _ = finished
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     expected = {"README.md", "config.json", "env.json", "classes.txt", "metrics.jsonl"}
+    expected |= {"thresholds.json"}
     files = ("summary.json", "per_class.csv", "predictions.csv", "scores.npz")
     found = {name for name in names if name.startswith("eval/")}
     assert found == {f"{EVALUATION}/{name}" for name in files}
