@@ -93,8 +93,10 @@ def test_leaves_do_not_read_the_config():
         "evaluation/evaluate_run.py",
         "evaluation/evaluator.py",
         "run/build.py",
+        "run/check_data.py",
         "run/restore.py",
         "training/build.py",
+        "training/dry_run.py",
         "training/loop.py",
     }
 

@@ -50,9 +50,10 @@ def read(path: Path) -> ImageList:
     images, annotations, categories = parts
     names = _class_names(path, categories)
     problems: list[str] = []
-    objects = _objects(path, images, annotations, names, problems)
+    by_id = _by_id(path, images, problems)
+    objects = _objects(path, by_id, annotations, names, problems)
     listed = []
-    for image_id, image in _by_id(path, images, problems).items():
+    for image_id, image in by_id.items():
         own = objects.get(image_id, [])
         listed.append(
             ListedImage(
@@ -116,34 +117,34 @@ def _by_id(
 
 def _objects(
     path: Path,
-    images: Sequence[Mapping[str, Any]],
+    images: Mapping[Any, Mapping[str, Any]],
     annotations: Sequence[Mapping[str, Any]],
     names: Mapping[Any, str],
     problems: list[str],
 ) -> dict[Any, list[Object]]:
     """Image id -> its objects; what is wrong is added to `problems`."""
-    sizes = {image.get("id"): (image.get("height"), image.get("width")) for image in images}
     objects = collections.defaultdict(list)
     for number, annotation in enumerate(annotations):
         try:
-            objects[annotation["image_id"]].append(_object(annotation, sizes, names))
+            objects[annotation["image_id"]].append(_object(annotation, images, names))
         except KeyError as error:
             problems.append(f"{path.name}, annotations[{number}] has no {error}")
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             problems.append(f"{path.name}, annotations[{number}]: {error}")
     return objects
 
 
 def _object(
     annotation: Mapping[str, Any],
-    sizes: Mapping[Any, tuple[Any, Any]],
+    images: Mapping[Any, Mapping[str, Any]],
     names: Mapping[Any, str],
 ) -> Object:
     if annotation["category_id"] not in names:
         raise ValueError(f"there is no category {annotation['category_id']}")
-    if annotation["image_id"] not in sizes:
+    if annotation["image_id"] not in images:
         raise ValueError(f"there is no image {annotation['image_id']}")
-    height, width = sizes[annotation["image_id"]]
+    image = images[annotation["image_id"]]
+    height, width = image.get("height"), image.get("width")
     box = annotation["bbox"]
     numbers = [*box, height, width] if isinstance(box, list) and len(box) == 4 else [None]
     if not all(isinstance(number, int | float) for number in numbers) or not (height and width):

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from oass_jax.data.example import Record, Split
-from oass_jax.data.sources import Location, flag
+from oass_jax.data.sources import Location
 from oass_jax.errors import UserError, nearest
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
@@ -137,10 +137,10 @@ def list_path(location: Location, split: str, *, dataset: str) -> Path:
       UserError: there is no such path.
     """
     if location.path is None:
-        raise UserError(f"{dataset} needs the path of its list: set {flag('path')}")
+        raise UserError(f"{dataset} needs the path of its list: set --config.data.path")
     path = _of_split(location.path, split)
     if not path.exists():
-        raise UserError(f"there is no {path}: check {flag('path')}")
+        raise UserError(f"there is no {path}: check --config.data.path")
     return path
 
 
@@ -219,7 +219,7 @@ def open_list(
     splits, split_list, more_notes = _divide(image_list, names, location, split)
     base = split.partition("[")[0]
     if base not in splits:
-        raise UserError(f"{image_list.path} has no split {base!r}: {nearest(base, splits)}")
+        raise UserError(f"{image_list.path} has no split {base!r}: there are {', '.join(splits)}")
     chosen = [splits[base][i] for i in _slice(split, len(splits[base]))]
     images = [image_list.images[i] for i in chosen]
     contents = "".join(f"{image.filename}\n" for image in images)
@@ -258,7 +258,7 @@ def image_folder(location: Location, default: Path, split: str) -> Path:
     """
     folder = default if location.image_dir is None else _of_split(location.image_dir, split)
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: check {flag('image_dir')}")
+        raise UserError(f"there is no folder {folder}: check --config.data.image_dir")
     return folder
 
 
@@ -282,16 +282,15 @@ def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], lis
             continue
         path = path.with_name(found[0])
         if path in first_use:
-            problems.append(
-                f"{image.where}: {image.filename} is there twice, {first_use[path]} too"
-            )
+            first = first_use[path]
+            problems.append(f"{image.where}: {image.filename} is listed twice, see {first}")
         first_use.setdefault(path, image.where)
         paths.append(path)
         sizes.append(folders[path.parent].size(found[0]))
     if missing == len(image_list.images):
         raise UserError(
             f"none of the {missing} images of {image_list.path} is in {image_dir}, such as "
-            f"{image_list.images[0].filename}: name their folder as {flag('image_dir')}"
+            f"{image_list.images[0].filename}: name their folder as --config.data.image_dir"
         )
     if problems:
         raise ListError(problems)
@@ -346,11 +345,14 @@ def _divide(
     """Split -> images, what to keep of a choice that was made here, and notes."""
     images = image_list.images
     everything = {ALL: list(range(len(images)))}
+    base = split.partition("[")[0]
     if "{split}" in str(location.path):
-        return {split.partition("[")[0]: everything[ALL]}, "", []
+        return {base: everything[ALL]}, "", []
     if any(image.split for image in images):
         splits = _by_name(image.split for image in images)
         return splits | everything, "", []
+    if base == ALL:
+        return everything, "", []
     kept = _read_split_list(location.split_list)
     if kept:
         splits = _by_name(kept.get(image.filename) for image in images)
@@ -403,11 +405,12 @@ def _stratify(
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
 
     num_val = round(val_fraction * len(images))
+    impossible = UserError(
+        f"{len(images)} images cannot be divided with data.val_fraction={val_fraction}: both "
+        "splits need one at least"
+    )
     if not 0 < num_val < len(images):
-        raise UserError(
-            f"{len(images)} images cannot be divided with data.val_fraction={val_fraction}: both "
-            "splits need one at least"
-        )
+        raise impossible
     number = {name: c for c, name in enumerate(class_names)}
     label = np.zeros([len(images), len(class_names)], np.int8)
     for row, image in zip(label, images, strict=True):
@@ -418,6 +421,8 @@ def _stratify(
     ((_, held_out),) = splitter.split(label, label)
     is_val = np.zeros([len(images)], bool)
     is_val[held_out] = True
+    if is_val.all() or not is_val.any():  # it meets the shares of the labels, and the size nearly
+        raise impossible
     return is_val
 
 
@@ -428,11 +433,13 @@ def _slice(split: str, length: int) -> Sequence[int]:
         return range(length)
     import tensorflow_datasets as tfds  # which reads slices of every other data set
 
+    # Not by its own name: 'all' is a word of tfds.
     info = tfds.core.SplitInfo(
-        name=base, shard_lengths=[length], num_bytes=0, filename_template=None
+        name="list", shard_lengths=[length], num_bytes=0, filename_template=None
     )
     try:
-        (part,) = tfds.core.ReadInstruction.from_spec(split).to_absolute({base: info})
+        instruction = tfds.core.ReadInstruction.from_spec("list" + split.removeprefix(base))
+        (part,) = instruction.to_absolute({"list": info})
     except (ValueError, AssertionError) as error:
         raise UserError(
             f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"

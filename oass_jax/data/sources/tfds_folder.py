@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 
 from oass_jax.data.example import Record, Split
-from oass_jax.data.sources import Location, flag
+from oass_jax.data.sources import Location
 from oass_jax.errors import UserError, nearest
 
 _DIFFICULT = ("is_difficult", "is_crowd")
@@ -34,6 +35,8 @@ class Records(Sequence[Record]):
         return len(self._source)
 
     def __getitem__(self, index: int) -> Record:
+        if index >= len(self):  # array_record's own error would not end an iteration
+            raise IndexError(index)
         stored = self._source[index]
         objects = stored["objects"] if self._has_objects else {"label": []}
         classes = np.array(objects["label"], int)
@@ -71,7 +74,7 @@ def open_split(
     """
     del class_names
     if location.path is None:
-        raise UserError(f"{name} needs the name or folder of its data set: set {flag('path')}")
+        raise UserError(f"{name} needs the name or folder of its data set: set --config.data.path")
     builder = _open_builder(location)
     features, where = builder.info.features, builder.data_dir
     label = _label_feature(features)
@@ -113,11 +116,14 @@ def _open_builder(location: Location) -> tfds.core.DatasetBuilder:
         if (folder / "dataset_info.json").is_file():
             return tfds.builder_from_directory(folder)
         return tfds.builder(str(folder), data_dir=location.data_dir)
-    except (OSError, ValueError, LookupError, tfds.core.DatasetNotFoundError) as error:
+    except (
+        *(OSError, ValueError, LookupError, json_format.ParseError),
+        tfds.core.DatasetNotFoundError,
+    ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{folder} is neither a folder with a dataset_info.json nor a prepared tfds data set "
-            f"({reason}): check {flag('path')} and {flag('data_dir')}"
+            f"({reason}): check --config.data.path and --config.data.data_dir"
         ) from error
 
 

@@ -28,9 +28,10 @@ def open_split(
         every such file.
     """
     path = file_list.list_path(location, split, dataset=name)
+    images = read(path)
     image_dir = file_list.image_folder(location, path / _IMAGES, split)
     return file_list.open_list(
-        read(path), name, split, location, image_dir=image_dir, class_names=class_names
+        images, name, split, location, image_dir=image_dir, class_names=class_names
     )
 
 

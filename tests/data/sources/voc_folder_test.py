@@ -1,0 +1,94 @@
+"""A folder of XML files and images, with classes of any name."""
+
+import pytest
+
+from oass_jax.data import pipeline
+from oass_jax.data.sources.file_list import ListError
+from oass_jax.errors import UserError
+from tests.conftest import voc_object
+
+SIZE = "<size><width>8</width><height>{}</height></size>"
+
+
+@pytest.fixture
+def folder(tmp_path, write_images):
+    write_images(tmp_path / "JPEGImages", ["a.png", "b.png", "c.png"])
+    (tmp_path / "Annotations").mkdir()
+    for name, height, objects in (
+        ("a", 6, [voc_object("okapi", 1, 1, 6, 4), voc_object("tapir", 4, 5, 6, 8, difficult=1)]),
+        ("b", 7, [voc_object("tapir", 1, 1, 7, 8)]),
+        ("c", 8, []),
+    ):
+        write(tmp_path, name, SIZE.format(height) + "".join(objects))
+    return tmp_path
+
+
+def write(folder, name, content):
+    path = folder / "Annotations" / f"{name}.xml"
+    path.write_text(f"<annotation>{content}</annotation>")
+
+
+def write_list(folder, split, *ids):
+    path = folder / "ImageSets" / "Main" / f"{split}.txt"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(f"{i}\n" for i in ids))
+
+
+def opened(folder, split="all", **location):
+    return pipeline.open_split("voc_folder", split, pipeline.Location(path=folder, **location))
+
+
+def test_classes_boxes_and_difficult_objects(folder):
+    split = opened(folder)
+    assert split.class_names == ("okapi", "tapir")
+    assert split.labels().tolist() == [[1, 1], [0, 1], [0, 0]]
+    record = split.source[0]
+    assert record["image"] == folder / "JPEGImages" / "a.png"
+    assert record["objects"]["bbox"] == [[0, 0, 1, 0.5], [0.5, 0.5, 1, 1]] or [
+        list(box) for box in record["objects"]["bbox"]
+    ] == [[0, 0, 1, 0.5], [0.5, 0.5, 1, 1]]
+    assert record["objects"]["is_difficult"] == [False, True]
+    assert split.has_boxes
+
+
+def test_lists_are_the_splits(folder):
+    write_list(folder, "train", "a", "b")
+    write_list(folder, "val", "c")
+    write_list(folder, "trainval", "a", "b", "c")
+    write_list(folder, "okapi_train", "a  1", "b -1")
+    assert [opened(folder, "train").filename(i) for i in range(2)] == ["a", "b"]
+    assert len(opened(folder, "val")) == 1
+    assert opened(folder, "val").siblings == ("train", "val")
+    first = opened(folder, "train").sources
+    write(folder, "c", SIZE.format(8) + voc_object("okapi", 1, 1, 2, 2))
+    assert opened(folder, "train").sources != first
+
+
+def test_without_lists_a_split_is_drawn(folder):
+    assert {len(opened(folder, name, val_fraction=0.34)) for name in ("train", "val")} == {1, 2}
+
+
+def test_mistakes_name_the_file(folder, tmp_path_factory):
+    with pytest.raises(UserError, match=r"has no Annotations/\*\.xml: name the folder"):
+        opened(tmp_path_factory.mktemp("empty"))
+    write_list(folder, "train", "a", "x")
+    with pytest.raises(ListError, match=r"train\.txt lists x, which has no annotation"):
+        opened(folder)
+    write_list(folder, "train", "a")
+    write_list(folder, "val", "a")
+    with pytest.raises(ListError, match=r"val\.txt lists a, which train\.txt does, too"):
+        opened(folder)
+    write_list(folder, "val", "b")
+    write(folder, "b", "")
+    write(folder, "c", SIZE.format(8) + voc_object("", 1, 1, 2, 2))
+    with pytest.raises(ListError, match=r"c\.xml is no usable annotation: unknown class ''"):
+        opened(folder)
+    write(folder, "c", voc_object("okapi", 1, 1, 2, 2))
+    with pytest.raises(
+        ListError, match=r"c\.xml is no usable annotation: <annotation> has no <siz"
+    ):
+        opened(folder)
+    write(folder, "c", "")
+    (folder / "JPEGImages" / "b.png").unlink()
+    with pytest.raises(ListError, match=r"Annotations/b\.xml: there is no image"):
+        opened(folder)
