@@ -119,3 +119,18 @@ def layer_norm_encoder(monkeypatch):
     target = "tests.layer_norm_encoder:LayerNormEncoder"
     monkeypatch.setitem(encoders.ENCODERS, "layer_norm", target)
     return "layer_norm"
+
+
+@pytest.fixture(scope="session")
+def sample_images():
+    """A function that writes images of different pixels and sizes into a folder."""
+
+    def write(folder, names):
+        for number, name in enumerate(names):
+            path = folder / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(number).integers(0, 256, [6 + number % 3, 8 + number, 3])
+            Image.fromarray(pixels.astype(np.uint8)).save(path)
+        return folder
+
+    return write

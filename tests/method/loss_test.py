@@ -22,6 +22,13 @@ def test_classification_leaves_ignored_classes_out_of_the_average():
     assert grad[0, 3] == 0
 
 
+def test_a_class_that_is_present_may_count_more():
+    logits, label = jnp.array([[0.0, 2.0, -1.0, 3.0]]), jnp.array([[1, 1, 0, -1]])
+    expected = (5 * np.log(2) + 0.5 * 0.126928 + 0.313262) / 3
+    weight = jnp.array([5.0, 0.5, 7.0, 9.0])
+    assert_allclose(loss.classification(logits, label, weight), expected, rtol=1e-5)
+
+
 def test_classification_averages_each_image_over_its_own_classes():
     logits, label = jnp.array([[0.0, 2.0], [-1.0, 50.0]]), jnp.array([[1, 1], [0, -1]])
     expected = ((np.log(2) + 0.126928) / 2 + 0.313262) / 2

@@ -1,6 +1,7 @@
 import os
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from numpy.testing import assert_allclose
 
@@ -38,6 +39,33 @@ def test_epochs_that_do_not_divide_end_with_an_evaluation():
 
 def test_the_smallest_run_has_a_step():
     assert schedule(1, num_epochs=0.01).total_steps == 1
+
+
+def test_a_run_may_be_evaluated_at_its_end_alone():
+    run = schedule(320, **{"num_epochs": 5.0, "eval.every_epochs": 0.0})
+    assert run.eval_steps == {50}
+
+
+@pytest.mark.parametrize(
+    ("num_images", "epochs"), [(64, 60), (2_500, 60), (10_000, 15), (15_000, 10), (10**6, 10)]
+)
+def test_few_images_are_seen_more_often(num_images, epochs):
+    assert training_build.num_epochs(num_images) == epochs
+
+
+def test_rare_classes_weigh_more_up_to_a_bound():
+    label = np.zeros([100, 4], np.int8)
+    label[:25, 0] = 1
+    label[:75, 1] = 1
+    label[75:95, 1] = -1
+    label[0, 2] = 1
+    weight = training_build.positive_weight(config_with(**{"loss.pos_weight": "frequency"}), label)
+    assert_allclose(weight, [75 / 25, 5 / 75, 20, 20], rtol=1e-6)
+    assert training_build.positive_weight(config_with(), label) is None
+    method = training_build.create_method(
+        config_with(), TEN_STEPS, build.create_mesh(), pos_weight=weight
+    )
+    assert_allclose(method.pos_weight, weight)
 
 
 TEN_STEPS = training_build.Schedule(10.0, 200, frozenset({200}), 100)

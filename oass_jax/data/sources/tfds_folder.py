@@ -80,7 +80,7 @@ def open_split(
     label = _label_feature(features)
     if "image" not in features or label is None:
         raise UserError(
-            f"{where} has the features {', '.join(features)}: it needs image and labels, a "
+            f"{where} has the features {', '.join(sorted(features))}: it needs image and labels, a "
             "sequence of classes, or objects with a label"
         )
     base = split.partition("[")[0]

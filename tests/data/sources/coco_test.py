@@ -31,8 +31,8 @@ INSTANCES = {
 
 
 @pytest.fixture
-def folder(tmp_path, write_images):
-    write_images(tmp_path / "images", ["a.png", "b.png", "c.png"])
+def folder(tmp_path, sample_images):
+    sample_images(tmp_path / "images", ["a.png", "b.png", "c.png"])
     return tmp_path
 
 

@@ -4,6 +4,7 @@ import codecs
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from oass_jax.data import pipeline
 from oass_jax.data.sources import csv_list
@@ -14,8 +15,8 @@ NAMES = ("a.png", "b.png", "c.png", "d.png")
 
 
 @pytest.fixture
-def folder(tmp_path, write_images):
-    return write_images(tmp_path, NAMES)
+def folder(tmp_path, sample_images):
+    return sample_images(tmp_path, NAMES)
 
 
 def write(folder, text, encoding="utf-8"):
@@ -82,13 +83,14 @@ def test_minus_one_is_ignored_in_batches_too(folder):
     split = opened(folder, text)
     assert table(split) == {"a.png": ["cat", "dog?"], "b.png": ["dog"], "c.png": ["cat?"]}
     options = pipeline.ReadOptions(
-        canvas_px=8, max_boxes=1, difficult="negative", num_workers=0, num_threads=0, cache=False
+        canvas_px=10, max_boxes=1, difficult="negative", num_workers=0, num_threads=0, cache=False
     )
     share = {"batch_size": 3, "process_index": 0, "process_count": 1}
     (batch,) = pipeline.eval_batches(split, options, **share)
     assert batch["label"].tolist() == [[1, -1], [0, 1], [-1, 0]]
-    assert batch["size"].tolist() == [[6, 8], [7, 8], [8, 8]]
-    assert batch["image"][1, 0, 0].tolist() == [1, 1, 1]
+    assert batch["size"].tolist() == [[6, 8], [7, 9], [8, 10]]
+    stored = np.asarray(Image.open(folder / "b.png"))
+    np.testing.assert_array_equal(batch["image"][1, :7, :9], stored)
     assert len(set(batch["checksum"].tolist())) == 3
 
 
@@ -183,8 +185,8 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_a_sentence_with_file_and_line(mistake, folder, write_images):
-    write_images(folder, ["both.png", "both.jpg", "sub/e.png"])
+def test_a_mistake_is_a_sentence_with_file_and_line(mistake, folder, sample_images):
+    sample_images(folder, ["both.png", "both.jpg", "sub/e.png"])
     text, sentence = MISTAKES[mistake]
     with pytest.raises(UserError, match=sentence) as error:
         opened(folder, text, split="val" if mistake == "no val" else "all")

@@ -14,10 +14,10 @@ OPTIONS = pipeline.ReadOptions(
 
 
 @pytest.fixture
-def folder(tmp_path, write_images):
+def folder(tmp_path, sample_images):
     """Forty images: every fourth has a cat, the others a dog, and the first eight both."""
     names = [f"{n:02}.png" for n in range(40)]
-    write_images(tmp_path, names)
+    sample_images(tmp_path, names)
     labels = ["cat|dog" if n < 8 else "cat" if n % 4 == 0 else "dog" for n in range(40)]
     rows = [f"{name},{label}\n" for name, label in zip(names, labels, strict=True)]
     (tmp_path / "labels.csv").write_text("image,labels\n" + "".join(rows))
@@ -80,11 +80,11 @@ def test_slices(folder):
             opened(folder, wrong)
 
 
-def test_a_list_for_each_split(folder, write_images):
+def test_a_list_for_each_split(folder, sample_images):
     text = (folder / "labels.csv").read_text().splitlines(keepends=True)
     for split, rows in (("train", text[1:31]), ("val", text[31:])):
         (folder / f"labels_{split}.csv").write_text(text[0] + "".join(rows))
-        write_images(folder / split, [row.split(",")[0] for row in rows])
+        sample_images(folder / split, [row.split(",")[0] for row in rows])
     location = pipeline.Location(path=folder / "labels_{split}.csv", image_dir=folder / "{split}")
     train = pipeline.open_split("csv", "train", location)
     val = pipeline.open_split("csv", "val[:4]", location, class_names=train.class_names)

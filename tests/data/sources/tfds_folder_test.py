@@ -110,7 +110,7 @@ def test_what_is_no_such_data_set_is_a_sentence(with_labels, tmp_path):
 def test_other_features_are_named(tmp_path):
     features = {"image": tfds.features.Image(), "caption": tfds.features.Text()}
     path = prepare(tmp_path, features, [{"image": png(0), "caption": "a cat"}])
-    with pytest.raises(UserError, match="has the features image, caption: it needs image and lab"):
+    with pytest.raises(UserError, match="has the features caption, image: it needs image and lab"):
         opened(path)
 
 

@@ -11,8 +11,8 @@ SIZE = "<size><width>8</width><height>{}</height></size>"
 
 
 @pytest.fixture
-def folder(tmp_path, write_images):
-    write_images(tmp_path / "JPEGImages", ["a.png", "b.png", "c.png"])
+def folder(tmp_path, sample_images):
+    sample_images(tmp_path / "JPEGImages", ["a.png", "b.png", "c.png"])
     (tmp_path / "Annotations").mkdir()
     for name, height, objects in (
         ("a", 6, [voc_object("okapi", 1, 1, 6, 4), voc_object("tapir", 4, 5, 6, 8, difficult=1)]),
