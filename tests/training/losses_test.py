@@ -143,3 +143,35 @@ def test_the_losses_of_pairs_have_each_its_own_weight():
     assert_allclose(total, metrics["loss_cls"] + weighted, rtol=1e-5)
     assert metrics["loss_pcl"] > 0.1
     assert metrics["loss_re"] > 0.01
+
+
+@pytest.mark.parametrize(
+    ("page", "changes"), [("max", {}), ("cmax", {}), ("cmax", {"loss.pcl_classes": "all"})]
+)
+def test_a_class_that_is_present_counts_by_its_weight(page, changes):
+    run, views = run_of(page, changes), example()
+    views = views._replace(label=np.tile(np.array([0, 1, -1, 0, 0], np.int8), [len(LABEL), 1]))
+
+    @jax.jit
+    def losses(pos_weight):
+        method = run.method._replace(pos_weight=pos_weight)
+        params = run.state.params
+        return step.total_loss(params, run.state, views, network=run.network, method=method)[1][1]
+
+    one, other, double = (
+        losses(jnp.array(weight, jnp.float32))
+        for weight in ([1, 1, 1, 1, 1], [9, 1, 9, 9, 9], [1, 2, 1, 1, 1])
+    )
+    plain = jax.jit(
+        lambda params: step.total_loss(
+            params, run.state, views, network=run.network, method=run.method
+        )[1][1]
+    )(run.state.params)
+    own_alone = page == "cmax" and not changes
+    for name in ("loss_cls", "loss_pcl"):
+        assert_allclose(one[name], plain[name], rtol=1e-6)
+        assert_allclose(other[name], plain[name], rtol=1e-6)  # of classes that are absent
+        assert double[name] > 1.01 * plain[name]
+    if own_alone:
+        assert_allclose(double["loss_pcl"], 2 * plain["loss_pcl"], rtol=1e-5)
+    assert_allclose(double["loss_re"], plain["loss_re"], rtol=1e-6)
