@@ -1,7 +1,7 @@
 """Where images come from: one file a data set, and the registry of their names.
 
 A new data set is a file here and one entry below: in `BUILDERS` if tfds prepares it, as it does a
-`scene_builder.SceneBuilder`; in `OPENERS` if its files are read in place, by a function
+`scene_builder.SceneBuilder`; in `WITH_PATH` if its files are read in place, by a function
 
     open_split(name, split, location, *, class_names) -> oass_jax.data.example.Split
 
@@ -23,16 +23,15 @@ BUILDERS = {
     "voc/2007": "oass_jax.data.sources.voc:Voc",
     "digit_scenes": "oass_jax.data.sources.digit_scenes:DigitScenes",
 }
-# Full name -> function that opens a split.
-OPENERS = {
-    **dict.fromkeys(BUILDERS, "oass_jax.data.prepare:open_split"),
+# Those that `Location.path` says where they are -> function that opens a split.
+WITH_PATH = {
     "csv": "oass_jax.data.sources.csv_list:open_split",
     "coco": "oass_jax.data.sources.coco:open_split",
     "voc_folder": "oass_jax.data.sources.voc_folder:open_split",
     "tfds": "oass_jax.data.sources.tfds_folder:open_split",
 }
-# Those that `Location.path` says where they are.
-WITH_PATH = ("csv", "coco", "voc_folder", "tfds")
+# Full name of every data set -> function that opens a split.
+OPENERS = {**dict.fromkeys(BUILDERS, "oass_jax.data.prepare:open_split"), **WITH_PATH}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -95,7 +95,7 @@ def read(path: Path) -> ImageList:
     notes = [f"{path}: images from {header[columns.image]!r}, {how}"]
     if columns.split is not None:
         notes[0] += f", splits from {header[columns.split]!r}"
-    if unread:
+    if unread := [name for name in unread if name]:
         notes[0] += f"; not read: {file_list.shorten(unread)}"
     return ImageList(
         path=path,
@@ -165,7 +165,7 @@ def _delimiter(text: str) -> str:
 
 def _find_columns(path: Path, header: Sequence[str]) -> _Columns:
     lower = [name.lower() for name in header]
-    if twice := [name for name in lower if lower.count(name) > 1]:
+    if twice := [name for name in lower if name and lower.count(name) > 1]:
         raise UserError(f"{path} has the column {twice[0]!r} twice: rename one")
 
     def find(names: Sequence[str]) -> int | None:
@@ -216,8 +216,14 @@ def _read_class_columns(
       ListError: a class column holds something else than 1, 0 and -1.
       UserError: there is none.
     """
-    # A column without any such value is about something else.
-    classes = [c for c in columns if any(line.cells[c].lower() in _VALUES for line in lines)]
+    # A column without any such value is about something else; one without a name numbers the lines.
+    classes = [
+        c
+        for c in columns
+        if header[c]
+        and header[c].lower() not in IMAGE_COLUMNS
+        and any(line.cells[c].lower() in _VALUES for line in lines)
+    ]
     if not classes:
         hint = nearest(header[columns[0]], LABEL_COLUMNS) if columns else "add one"
         raise UserError(

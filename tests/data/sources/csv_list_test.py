@@ -55,6 +55,7 @@ LABELS = {"a.png": ["cat", "dog"], "b.png": ["dog"], "c.png": [], "d.png": ["cat
         "filename\tclasses\na.png\tcat, dog , cat\nb.png\tdog\nc.png\t\nd.png\tcat\n",
         "image,dog,cat\na.png,1,1\nb.png,1,0\nc.png,0,0\nd.png,0.0,1.0\n",
         "image,cat,dog,width\na.png,True,true,8 p\nb.png,False,1,8 p\nc.png,0,0,8 p\nd.png,1,0,\n",
+        ",image,id,dog,cat\n0,a.png,1,1,1\n1,b.png,2,1,0\n2,c.png,3,0,0\n3,d.png,4,0,1\n",
         "id,image,labels,photographer\n1,a.png,cat dog,x\n2,b.png,dog,y\n3,c.png,,\n4,d.png,cat,\n",
         "\ufeffimage,labels\na.png,cat|dog\nb.png,dog\nc.png,\nd.png,cat",
         codecs.BOM_UTF16_LE + "image,labels\na,cat|dog\nb,dog\nc,\nd,cat".encode("utf-16-le"),
