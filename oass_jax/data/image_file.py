@@ -1,4 +1,4 @@
-"""Bytes of an image file -> upright RGB, as a person sees the image, and its mask likewise."""
+"""An image file, or PIL's image -> upright RGB, as a person sees it, and its mask likewise."""
 
 import io
 import struct
@@ -60,27 +60,56 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
 def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
     """Decodes an image as a person sees it and shrinks it to fit a square.
 
-    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit PNG and 1-bit
-    images become 8-bit RGB over the same range; what is transparent becomes white.
-
     Args:
       data: the file's bytes.
       name: what the error calls the file.
-      fit_px: an image with a longer side is shrunk to this long side, aspect kept, antialiased
-        bicubic; a smaller one is left alone.
+      fit_px: as in `shrink`.
 
     Returns:
       uint8 `[height, width, 3]`.
 
     Raises:
-      UserError: the file is no image, is damaged, is beyond the pixel budget, is transparent
-        everywhere, or has integers of more than 8 bits or floats without a known range.
+      UserError: as `read_rgb`.
+    """
+    return np.asarray(shrink(read_rgb(data, name=name), fit_px))
+
+
+def read_rgb(source: bytes | Image.Image, *, name: str) -> Image.Image:
+    """Decodes an image as a person sees it.
+
+    EXIF orientation is applied; palettes, CMYK (Adobe's inverted files too), 16-bit PNG and 1-bit
+    images become 8-bit RGB over the same range; what is transparent becomes white.
+
+    Args:
+      source: the file's bytes, or an image of PIL's, opened or made.
+      name: what the error calls it.
+
+    Returns:
+      The image in mode RGB, at its own size.
+
+    Raises:
+      UserError: it is no image, is damaged, is beyond the pixel budget, is transparent everywhere,
+        or has integers of more than 8 bits or floats without a known range.
     """
     try:
-        image = _to_rgb(_upright(_open(data)))
+        image = _checked(source) if isinstance(source, Image.Image) else _open(source)
+        return _to_rgb(_upright(image))
     except _DECODE_ERRORS as error:
         raise _undecodable(name, error) from error
-    return np.asarray(_shrink(image, fit_px))
+
+
+def shrink(image: Image.Image, fit_px: int) -> Image.Image:
+    """Shrinks an image to fit a square: aspect kept, antialiased bicubic.
+
+    Args:
+      image: of any mode that can be resampled.
+      fit_px: the long side of an image that is larger; a smaller one is left alone.
+    """
+    scale = fit_px / max(image.size)
+    if scale >= 1:
+        return image
+    size = tuple(max(1, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:
@@ -135,15 +164,18 @@ def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _open(data: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(data), formats=_FORMATS)
+    return _checked(Image.open(io.BytesIO(data), formats=_FORMATS))
+
+
+def _checked(image: Image.Image) -> Image.Image:
     # PIL itself only warns here, and only at a larger size.
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
     # Only PNG defines which of these values is white; any other would become black or white.
     if image.mode.startswith(("I", "F")) and image.format != "PNG":
         raise ValueError(
-            f"the values of a {image.format} of mode {image.mode} have no known range: convert it "
-            f"to 8 bits"
+            f"the values of a {image.format or 'PIL image'} of mode {image.mode} have no known "
+            "range: convert it to 8 bits"
         )
     return image
 
@@ -177,14 +209,6 @@ def _sixteen_to_eight_bit(image: Image.Image) -> Image.Image:
     # PIL's own conversion clips at 255, which turns nearly every 16-bit image white.
     values = np.asarray(image).astype(np.int64)
     return Image.fromarray(((values * 255 + 32767) // 65535).clip(0, 255).astype(np.uint8))
-
-
-def _shrink(image: Image.Image, fit_px: int) -> Image.Image:
-    scale = fit_px / max(image.size)
-    if scale >= 1:
-        return image
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)
 
 
 def _undecodable(name: str, error: Exception) -> UserError:
