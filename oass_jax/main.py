@@ -14,17 +14,13 @@ oass_jax/default_config.py. The last two take the config from the workdir; they 
 """
 
 import argparse
-import logging
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-import absl.flags
-import absl.logging
-
 from oass_jax import command_line, config_file, config_flags, default_config
 from oass_jax.errors import DivergedError, StoppedError, UserError, nearest
+from oass_jax.run import libraries
 
 MODES = ("train", "eval", "cam", "check", "dryrun")
 
@@ -91,14 +87,8 @@ def _list_configs() -> str:
 def main(argv: Sequence[str]) -> int:
     """The command. Imports the loop late, so that errors and worker processes do without jax."""
     args = parse(argv)
-    absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
-    # The libraries warn of what is done on purpose; what they log as errors they raise as well.
-    absl.logging.use_absl_handler()
-    absl.logging.set_verbosity(absl.logging.FATAL)
-    logging.getLogger("oass_jax").setLevel(logging.WARNING)
-    # Of a checkpoint that cannot be read orbax lets fail all other reads, each with a traceback.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-    _keep_compiled_programs()
+    libraries.quieten()
+    libraries.keep_compiled_programs()
     import jax
 
     from oass_jax.evaluation import evaluate_run
@@ -137,17 +127,6 @@ def main(argv: Sequence[str]) -> int:
             "the device has too little memory: lower --config.batch_size (of an evaluation "
             "eval.batch_size) or augment.image_px, or set --config.model.remat=True"
         ) from error
-
-
-def _keep_compiled_programs() -> None:
-    """Lets JAX keep what it compiles in the user's cache folder: the next start takes seconds.
-
-    Its own variables come first; an empty JAX_COMPILATION_CACHE_DIR keeps nothing.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache / "oass_jax"))
-    # The many small programs of a start are worth as much as the step.
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 
 if __name__ == "__main__":

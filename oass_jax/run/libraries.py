@@ -1,0 +1,51 @@
+"""How the commands use jax and the libraries around it. Nothing here imports jax by itself."""
+
+import contextlib
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import absl.flags
+import absl.logging
+
+
+def quieten() -> None:
+    """For a command: keeps off its output what libraries log, and parses their flags.
+
+    They warn of what is done on purpose; what they log as errors they raise as well.
+    """
+    absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
+    absl.logging.use_absl_handler()
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    logging.getLogger("oass_jax").setLevel(logging.WARNING)
+    # Of a checkpoint that cannot be read orbax lets fail all other reads, each with a traceback.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps what the libraries warn of off the output of a program that is not ours."""
+    verbosity = absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.FATAL)
+    try:
+        yield
+    finally:
+        absl.logging.set_verbosity(verbosity)
+
+
+def keep_compiled_programs() -> None:
+    """Lets JAX keep what it compiles in the user's cache folder: the next start takes seconds.
+
+    What its own variables or the program around have set comes first; an empty
+    JAX_COMPILATION_CACHE_DIR keeps nothing.
+    """
+    import jax
+
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(cache / "oass_jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        # The many small programs of a start are worth as much as the step.
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
