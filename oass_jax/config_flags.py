@@ -73,9 +73,9 @@ def to_evaluate(workdir: Path, word: str | None, overrides: Sequence[str]) -> Co
         _refuse_other_network(word, workdir, expected, flatten(trained.to_dict()))
     config = _override(_config_of_run(workdir), overrides)
     _refuse_other_training(workdir, flatten(config.to_dict()), flatten(trained.to_dict()))
-    # Weights come from the checkpoint: the file training began with may be gone.
+    # Both come from the checkpoint: the files training began with may be gone.
     with_checkpoint = config.copy_and_resolve_references()
-    with_checkpoint.model.pretrained = ""
+    with_checkpoint.model.pretrained = with_checkpoint.model.label_vectors = ""
     check_config(with_checkpoint)
     return config
 

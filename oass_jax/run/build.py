@@ -183,12 +183,16 @@ def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
         )
 
 
-def create_network(config: ConfigDict, num_classes: int) -> Network:
+def create_network(
+    config: ConfigDict, num_classes: int, *, vector_size: int | None = None
+) -> Network:
     """Builds encoder and classifiers.
 
     Args:
       config: as `create_encoder`.
       num_classes: C.
+      vector_size: V of SSGRL's label vectors, of which a checkpoint has saved them; None to find
+        it in the file `model.label_vectors`, as a training does.
 
     Raises:
       UserError: as `create_encoder`; or `model.label_vectors` does not hold them.
@@ -196,9 +200,11 @@ def create_network(config: ConfigDict, num_classes: int) -> Network:
     encoder = create_encoder(config)
     graph_head = None
     if config.model.graph:
-        vectors = label_vectors(config, num_classes)
-        fixed = {} if vectors is None else {"vector_size": vectors.shape[1], "learn_vectors": False}
-        graph_head = ssgrl.GraphHead(num_classes, **fixed)
+        learned = not config.model.label_vectors
+        if vector_size is None and not learned:
+            vector_size = label_vectors(config, num_classes).shape[1]
+        size = {} if vector_size is None else {"vector_size": vector_size}
+        graph_head = ssgrl.GraphHead(num_classes, learn_vectors=learned, **size)
     return Network(encoder, num_classes, csi=config.model.csi, graph_head=graph_head)
 
 

@@ -152,6 +152,19 @@ class Checkpoints:
         """Steps that were saved completely, ascending."""
         return sorted(self._manager.all_steps())
 
+    def saved_shape(self, steps: Sequence[int], path: str) -> tuple[int, ...] | None:
+        """The shape of a leaf of `MODEL`; None where it has none, or no record can be read.
+
+        Args:
+          steps: of the checkpoints to look in, most wanted first.
+          path: of the leaf, as `jax.tree_util.keystr` writes it.
+        """
+        for step in steps:
+            if record := _read_record(self._folder, step):
+                leaf = record["leaves"][MODEL].get(path)
+                return tuple(leaf[0]) if leaf else None
+        return None
+
     def best_step(self) -> int | None:
         """The step with the highest validation mAP; None if there was no evaluation."""
         return self._best(self.steps())

@@ -14,6 +14,9 @@ from oass_jax.run.checkpoint import MODEL, Checkpoints
 from oass_jax.run.state import create_model, networks
 from oass_jax.run.workdir import Workdir
 
+# SSGRL's, which a checkpoint holds with the other parameters.
+_LABEL_VECTORS = "['params']['graph_head']['label_vectors']"
+
 
 class Run(NamedTuple):
     """A run as its workdir holds it.
@@ -49,11 +52,6 @@ def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
     class_names = folder.read_classes()
     config = config_file.from_json(folder.config) if config is None else config
     mesh = build.create_mesh()
-    network = build.create_network(config, len(class_names))
-
-    def create() -> dict[str, Any]:
-        return create_model(build.init_variables(network, 0), teacher=config.teacher.mode)
-
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1, read_only=True)
     try:
         steps = _steps(checkpoints, config.eval.checkpoint)
@@ -61,7 +59,14 @@ def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
             raise UserError(
                 f"there is no {config.eval.checkpoint} checkpoint in {folder.root}: train first"
             )
-        like = build.abstract(create, mesh)
+        vectors = checkpoints.saved_shape(steps, _LABEL_VECTORS)
+        network = build.create_network(
+            config, len(class_names), vector_size=vectors[1] if vectors else None
+        )
+        like = build.abstract(
+            lambda: create_model(build.init_variables(network, 0), teacher=config.teacher.mode),
+            mesh,
+        )
         found = checkpoints.restore({MODEL: like}, steps=steps, fingerprint=None)
     finally:
         checkpoints.close()
