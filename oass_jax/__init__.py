@@ -29,3 +29,44 @@ Symbols in shapes:
 Channels are last everywhere. Coordinates name their order and unit (`keypoint_yx`, `_px`, `_cell`);
 boxes are ymin, xmin, ymax, xmax in [0, 1].
 """
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from oass_jax.evaluation.predictor import Predictor
+
+__all__ = ["load"]
+
+
+def load(
+    workdir: str | os.PathLike,
+    *,
+    threshold: str | float = "best_f1",
+    batch_size: int | None = None,
+) -> "Predictor":
+    """Opens a run to predict new images; its workdir is all that is needed.
+
+        model = oass_jax.load("runs/max")
+        result = model("photo.jpg")  # or a list of images; PIL's and arrays work, too
+        result.labels, result.probability["dog"], result.overlay("dog")
+
+    How an image is predicted is what `eval` of the run's config says. On a CPU the network computes
+    in float32, which is faster there than bfloat16: the numbers of a run in bfloat16 then differ
+    from those of its evaluation by rounding.
+
+    Args:
+      workdir: of the run.
+      threshold: from which probability on a class is a label: 'best_f1' takes the thresholds that
+        the run has chosen for each class, 0.5 where it has not; a number; or 'precision=0.9', the
+        lowest of each class with that precision on the validation split.
+      batch_size: images that are computed together, which changes no number; by default 1 on a CPU
+        and else that of the evaluation.
+
+    Raises:
+      oass_jax.errors.UserError: there is no finished run, or the threshold is none of these.
+    """
+    # Late, so that importing the package costs nothing.
+    from oass_jax.evaluation import predictor
+
+    return predictor.load(workdir, threshold=threshold, batch_size=batch_size)

@@ -12,6 +12,7 @@ from unittest import mock
 
 import jax
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from benchmarks import harness
@@ -19,6 +20,9 @@ from oass_jax import main
 from oass_jax.data import pipeline
 from oass_jax.data.sources import digit_scenes
 from oass_jax.run import build
+from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
+from oass_jax.run.state import create_state
+from oass_jax.run.workdir import Workdir
 
 ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "oass_jax.main"]
@@ -32,9 +36,9 @@ class Done(NamedTuple):
     stderr: str
 
 
-def call(words, *, devices=1):
-    """Runs the command in this process, on the first of its virtual devices."""
-    return _to_its_end(lambda: main.main([str(word) for word in words]), devices)
+def call(words, *, devices=1, command=main.main):
+    """Runs a command in this process, on the first of its virtual devices."""
+    return _to_its_end(lambda: command([str(word) for word in words]), devices)
 
 
 def call_benchmark(module, *words):
@@ -118,6 +122,31 @@ def words(data_dir, folder, *changes, config="demo"):
         "--config.log_every_steps=1",
         *changes,
     ]
+
+
+def finish(command):
+    """Leaves what a training leaves, without its steps, which take long to compile; evaluates it.
+
+    Its teacher is another network than its student.
+    """
+    args = main.parse(command)
+    config, folder = args.config, Workdir(args.workdir)
+    split = build.open_split(config, None, config.data.dataset, config.data.split)
+    network = build.create_network(config, len(split.class_names))
+    variables = build.init_variables(network, 0)
+    rng = jax.random.PRNGKey(0)
+    state = create_state(variables, tx=optax.identity(), rng=rng, teacher=config.teacher.mode)
+    state = state.replace(teacher=jax.tree.map(lambda x: 1.1 * x, state.teacher))
+    folder.write_start(
+        step=0, config=config.to_dict(), class_names=split.class_names, devices=[], num_processes=1
+    )
+    checkpoints = Checkpoints(folder.checkpoints, keep_last=1)
+    items = {MODEL: state.model, OPTIMIZER: state.optimizer}
+    checkpoints.save(items, step=6, fingerprint={}, val_map=50.0)
+    checkpoints.close()
+    done = call([f"--workdir={folder.root}", "--mode=eval"])
+    assert done.returncode == 0, done.stderr
+    return folder.root
 
 
 def rows(folder):

@@ -1,7 +1,9 @@
 """What every test runs under: CPU, eight virtual devices; and a tiny VOC for those who ask."""
 
 import io
+import json
 import os
+import shutil
 import tarfile
 import tempfile
 from importlib.metadata import version
@@ -109,6 +111,55 @@ def write_tar():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def digits(tmp_path_factory):
+    """Folder of the digit scenes, prepared."""
+    from tests.commands import prepare_digits
+
+    return prepare_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def finished_run(digits, tmp_path_factory):
+    """Workdir of the tiny network with EMA teacher and CSI, evaluated; read it only."""
+    from tests.commands import finish, words
+
+    return finish(words(digits, tmp_path_factory.mktemp("finished"), config="demo:max_csi"))
+
+
+@pytest.fixture
+def run_with(finished_run, tmp_path):
+    """A function that copies the run and changes fields of its config, as `{"eval.flip": True}`."""
+
+    def copy(fields=None):
+        folder = shutil.copytree(finished_run, tmp_path / "run", dirs_exist_ok=True)
+        config = json.loads((folder / "config.json").read_text())
+        for name, value in (fields or {}).items():
+            *sections, field = name.split(".")
+            section = config
+            for each in sections:
+                section = section[each]
+            assert field in section
+            section[field] = value
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def scenes(digits, tmp_path_factory):
+    """Folder with the image files of the split that the run was evaluated on."""
+    from oass_jax.data import pipeline
+
+    folder = tmp_path_factory.mktemp("scenes")
+    location = pipeline.Location(data_dir=digits)
+    split = pipeline.open_split("digit_scenes", "val[:48]", location)
+    for record in split.source:
+        (folder / record["image/filename"].decode()).write_bytes(record["image"])
+    return folder
 
 
 @pytest.fixture

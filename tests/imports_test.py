@@ -107,6 +107,10 @@ def test_leaves_do_not_read_the_config():
         ["main", "--help"],
         ["main", "--config=max", "--workdir=w", "--config.batchsize=3"],
         ["main", "--workdir=w", "--mode=eval"],
+        ["predict", "--help"],
+        ["predict", "--workdir=w", "no.jpg"],
+        ["predict", "--workdir=w", "README.md", "--threshold=f1"],
+        ["predict", "--workdir=w", "README.md"],
         ["prepare", "--help"],
         ["prepare", "--datset=voc/2012"],
         ["sweep", "--help"],
@@ -135,6 +139,7 @@ def test_a_finished_run_is_read_without_jax_or_the_training():
         ("oass_jax.evaluation.thresholds", ("jax", "flax", "sklearn")),
         ("oass_jax.run.restore", ("oass_jax.training", "oass_jax.evaluation")),
         ("oass_jax.evaluation.evaluate_run", ("oass_jax.training",)),
+        ("oass_jax.evaluation.predictor", ("oass_jax.training",)),
     ):
         code = f"import sys, {module}; print([m for m in {unwanted} if m in sys.modules])"
         done = subprocess.run(

@@ -28,6 +28,7 @@ case "$1 ${2:-}" in
     ln -sf "$STAND_IN"/{python,pip} "$3/bin" ;;
   "-m pip" | "-m ruff" | "-m pytest") ;;
   "-m oass_jax.main") "$REAL_PYTHON" -c "$MAIN" "${@:3}" ;;
+  "-m oass_jax.predict") "$REAL_PYTHON" -c "$PREDICT" "${@:3}" ;;
   "-m oass_jax.sweep") "$REAL_PYTHON" -c "$SWEEP" "${@:3}" ;;
   "-m oass_jax.prepare" | "-m oass_jax.table") "$REAL_PYTHON" "$@" ;;
   *) echo "tests/readme_test.py has no way to run: python $*" >&2; exit 64 ;;
@@ -54,6 +55,13 @@ args = main.parse(sys.argv[1:])
 if args.mode == "train":
     args.workdir.mkdir(parents=True, exist_ok=True)
     (args.workdir / "config.json").write_text(json.dumps(args.config.to_dict()))
+"""
+
+# The runs of MAIN have no checkpoint to predict with.
+PREDICT = """
+import sys
+from oass_jax import predict
+predict.parse(sys.argv[1:])
 """
 
 # Its runs are those of MAIN, which never finish, so that there is nothing to make tables of.
@@ -124,6 +132,7 @@ def env(tmp_path):
         "STAND_IN": str(stand_in),
         "REAL_PYTHON": sys.executable,
         "MAIN": MAIN,
+        "PREDICT": PREDICT,
         "SWEEP": SWEEP,
     }
 

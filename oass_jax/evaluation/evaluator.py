@@ -182,7 +182,7 @@ def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str
 
 
 def create_predict_fn(
-    config: ConfigDict, network: Network, mesh: Mesh
+    config: ConfigDict, network: Network, mesh: Mesh, *, map_scale: float | None = None
 ) -> Callable[[dict, Batch], dict[str, Any]]:
     """Compiles `predict.predict_step` for a mesh; every device gets every result.
 
@@ -190,6 +190,7 @@ def create_predict_fn(
       config: `eval.scales`, `eval.flip` and `regions` are read.
       network: encoder and classifiers.
       mesh: one axis, `data`.
+      map_scale: as in `predict_step`.
     """
     predict_fn = functools.partial(
         predict.predict_step,
@@ -197,6 +198,7 @@ def create_predict_fn(
         regions=build.create_regions(config),
         scales=config.eval.scales,
         flip=config.eval.flip,
+        map_scale=map_scale,
     )
     return jax.jit(
         predict_fn,

@@ -1,6 +1,5 @@
 """One pass over a split: scores and labels of every image, and the metrics they give."""
 
-import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -37,44 +36,58 @@ def predict_step(
     regions: mcar.Regions | None,
     scales: Sequence[float],
     flip: bool,
+    map_scale: float | None = None,
 ) -> dict[str, Any]:
-    """Logits of a batch of images, at the top left of the canvas.
+    """Logits of a batch of images, at the top left of the canvas, and their class maps if wanted.
 
     Args:
       weights: name -> variables of the network.
-      batch: as `data.pipeline` makes it: `image` `[B, H, W, 3]` uint8, `size`, and the rest.
+      batch: as `data.pipeline` makes it, of which `image` `[B, H, W, 3]` uint8 and `size` are read.
       network: encoder f and classifiers.
       regions: of MCAR's second stream, which adds logits of the kind 'regions'; None for none.
       scales: sizes of an image, relative to the stored one, whose logits are averaged.
       flip: average with the logits of the mirrored images, too.
+      map_scale: one of `scales`, whose raw class maps are returned, too; None for no maps.
 
     Returns:
-      `scores`: name -> kind -> `[B, C]` float32; and the batch's label, mask and index.
+      `scores`: name -> kind -> `[B, C]` float32; where there is a `map_scale`, `maps`: name ->
+      `[B, h, w, C]` float32, not mirrored; and what else the batch holds.
     """
-    rescale = functools.partial(
-        augment.rescale_images, batch["image"], batch["size"], multiple=2 * network.encoder.stride
-    )
     views = [
-        rescale(scale=scale, flip=mirrored)
-        for scale in scales
-        for mirrored in ((False, True) if flip else (False,))
+        (scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))
     ]
-    scores = {}
+    images = [
+        augment.rescale_images(
+            batch["image"],
+            batch["size"],
+            scale=scale,
+            flip=mirrored,
+            multiple=2 * network.encoder.stride,
+        )
+        for scale, mirrored in views
+    ]
+    scores, maps = {}, {}
     for name, variables in weights.items():
-        logits = [_logits(variables, view, network, regions) for view in views]
+        found = [_predict(variables, image, network, regions) for image in images]
+        logits = [logits for _, logits in found]
         scores[name] = jax.tree.map(lambda *each: sum(each) / len(each), *logits)
-    return {"scores": scores} | {name: batch[name] for name in ("label", "mask", "index")}
+        if map_scale is not None:
+            maps[name], _ = found[views.index((map_scale, False))]
+    output = {"scores": scores} | ({} if map_scale is None else {"maps": maps})
+    return output | {name: batch[name] for name in batch.keys() - {"image", "size"}}
 
 
-def _logits(
+def _predict(
     variables: Tree, image: jax.Array, network: Network, regions: mcar.Regions | None
-) -> dict[str, jax.Array]:
+) -> tuple[jax.Array, dict[str, jax.Array]]:
+    """Raw class maps and the logits of one view."""
     output = network.apply(variables, image, train=False)
+    cam, logits = output["cam"], output["logits"]
     if regions is None:
-        return output["logits"]
-    crops = mcar.crop(image, output["cam"], output["logits"]["base"], regions)
+        return cam, logits
+    crops = mcar.crop(image, cam, logits["base"], regions)
     local = network.apply(variables, crops, train=False)["logits"]["base"]
-    return output["logits"] | {"regions": mcar.strongest(local, image.shape[0])}
+    return cam, logits | {"regions": mcar.strongest(local, image.shape[0])}
 
 
 def choose(scores: dict[str, np.ndarray], kind: str) -> np.ndarray:

@@ -1,0 +1,322 @@
+"""A finished run, opened to predict new images: what `oass_jax.load` returns."""
+
+import collections
+import concurrent.futures
+import dataclasses
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from PIL import Image
+
+from oass_jax import config_file
+from oass_jax.data.example import stack_examples
+from oass_jax.data.image_file import read_rgb, shrink
+from oass_jax.errors import DivergedError, UserError, nearest
+from oass_jax.evaluation import decision, overlay, predict
+from oass_jax.evaluation.evaluator import create_predict_fn
+from oass_jax.evaluation.precision_recall import probability
+from oass_jax.image import augment
+from oass_jax.run import build, libraries
+from oass_jax.run.restore import Run, open_run
+from oass_jax.run.state import networks
+from oass_jax.run.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Result:
+    """What is predicted of one image.
+
+    Attributes:
+      name: the path as it was given; of other images PIL's file name, or `image N`.
+      probability: class -> probability, in the order of the classes.
+      labels: the classes whose probability is at or above their threshold, most probable first.
+      size: height and width of the upright image in pixels.
+      maps: float32 `[C, h, w]`, raw class maps before any ReLU, in cells from the image's top left
+        corner; the last ones may reach past its end. Their unit is that of logits: the mean over
+        all cells of the network's square canvas, those beyond the image too, is the base logit of
+        a class (of one scale; of `eval.scales` these are the maps of the one nearest 1).
+      cell_px: height and width of a cell in pixels of the upright image.
+      image: uint8 `[height, width, 3]`, the upright image as the network saw it: shrunk where it
+        is larger than `eval.image_px`.
+    """
+
+    name: str
+    probability: dict[str, float]
+    labels: tuple[str, ...]
+    size: tuple[int, int]
+    maps: np.ndarray = dataclasses.field(repr=False)
+    cell_px: tuple[float, float] = dataclasses.field(repr=False)
+    image: np.ndarray = dataclasses.field(repr=False)
+
+    def class_map(self, name: str) -> np.ndarray:
+        """The class map of a class, brought to the pixels of the upright image, linearly.
+
+        Args:
+          name: of the class.
+
+        Returns:
+          float32 `[height, width]` in the unit of `maps`.
+
+        Raises:
+          UserError: there is no such class.
+        """
+        return self._resized(name, self.size)
+
+    def keypoint(self, name: str) -> tuple[int, int]:
+        """Where the class map of a class is highest: y and x of the cell's centre, in pixels.
+
+        Args:
+          name: of the class.
+
+        Raises:
+          UserError: there is no such class.
+        """
+        cells = self._map(name)
+        cell_yx = np.unravel_index(cells.argmax(), cells.shape)
+        centres = ((np.array(cell_yx) + 0.5) * self.cell_px).astype(int)
+        y, x = np.minimum(centres, np.array(self.size) - 1).tolist()
+        return y, x
+
+    def overlay(self, name: str) -> Image.Image:
+        """The class map of a class drawn over the image, see `evaluation.overlay`.
+
+        Args:
+          name: of the class.
+
+        Returns:
+          RGB; the image as the network saw it, small ones enlarged, with a title on top.
+
+        Raises:
+          UserError: there is no such class.
+        """
+        base = overlay.enlarge(Image.fromarray(self.image))
+        size = (base.height, base.width)
+        return overlay.draw(
+            base,
+            self._resized(name, size),
+            name=name,
+            probability=self.probability[name],
+            keypoint_yx=(np.array(self.keypoint(name)) + 0.5) / self.size * size,
+        )
+
+    def _map(self, name: str) -> np.ndarray:
+        names = list(self.probability)
+        if name not in names:
+            raise UserError(f"{name!r} is not a class: {nearest(str(name), names)}")
+        return self.maps[names.index(name)]
+
+    def _resized(self, name: str, size: tuple[int, int]) -> np.ndarray:
+        # Pixel y lies at cell (y + 0.5) / cell_px - 0.5.
+        cells = self._map(name)
+        height, width = np.minimum(np.array(self.size) / self.cell_px, cells.shape)
+        resized = Image.fromarray(cells).resize(
+            size[::-1], Image.Resampling.BILINEAR, box=(0, 0, width, height)
+        )
+        return np.asarray(resized)
+
+
+class _Seen(NamedTuple):
+    """An image as the network is to see it; the fields are those of `Result`."""
+
+    name: str
+    image: np.ndarray
+    size: tuple[int, int]
+
+
+class Predictor:
+    """Predicts images with the network of a run, as `--mode=eval` does: the numbers are the same.
+
+    Attributes:
+      workdir: of the run.
+      class_names: in the order of the scores.
+      decision: the threshold of each class, and where they come from.
+      step: of the checkpoint.
+      config: of the run; `eval` says which weights, logits, size, scales and flips are used.
+      batch_size: images that are computed together.
+    """
+
+    def __init__(self, workdir: Path, run: Run, decided: decision.Decision, *, batch_size: int):
+        """Compiles nothing yet.
+
+        Args:
+          workdir: of the run.
+          run: as it was restored.
+          decided: the thresholds.
+          batch_size: images that are computed together, rounded up to a multiple of the devices.
+        """
+        self.class_names, self.step, self.config = run.class_names, run.step, run.config
+        self.workdir, self.decision = workdir, decided
+        self.batch_size = -(-batch_size // run.mesh.size) * run.mesh.size
+        self._mesh, self._stride = run.mesh, run.network.encoder.stride
+        weights = run.config.eval.weights
+        self._weights = {weights: networks(run.model)[weights]}
+        self._map_scale = min(run.config.eval.scales, key=lambda scale: abs(scale - 1))
+        self._predict_fn = create_predict_fn(
+            run.config, run.network, run.mesh, map_scale=self._map_scale
+        )
+
+    def __call__(self, images: Any) -> Result | list[Result]:
+        """Predicts an image or a list of them.
+
+        Args:
+          images: a path, an image of PIL's, an array uint8 `[H, W, 3]` (RGB) or `[H, W]` (gray);
+            or a list or tuple of such. Many are better served by `stream`.
+
+        Returns:
+          The result; of a list a list in the same order.
+
+        Raises:
+          UserError: an image cannot be read.
+          DivergedError: a prediction is not finite.
+        """
+        if isinstance(images, list | tuple):
+            return list(self.stream(images))
+        (result,) = self.stream([images])
+        return result
+
+    def stream(
+        self, images: Iterable[Any], *, on_error: Callable[[UserError], None] | None = None
+    ) -> Iterator[Result]:
+        """Predicts any number of images in little memory; some are read ahead.
+
+        Args:
+          images: as for a call, one after the other.
+          on_error: called for an image that cannot be read, which is then skipped; None raises.
+
+        Yields:
+          The result of each image, in order.
+
+        Raises:
+          UserError: an image cannot be read and there is no `on_error`.
+          DivergedError: a prediction is not finite.
+        """
+        read = self._read_ahead(images, on_error)
+        groups, ahead = itertools.tee(iter(lambda: [*itertools.islice(read, self.batch_size)], []))
+        outputs = predict.one_behind(self._run, ahead)
+        for group, (scores, maps) in zip(groups, outputs, strict=True):
+            logits = predict.choose(scores, self.config.eval.logits)
+            for seen, *output in zip(group, logits, maps, strict=False):  # without the padding
+                yield self._result(seen, *output)
+
+    def about(self) -> dict[str, Any]:
+        """How predictions are made, as JSON takes it."""
+        settings = ("weights", "logits", "image_px", "scales", "flip")
+        thresholds = zip(self.class_names, self.decision.threshold.tolist(), strict=True)
+        return {
+            "thresholds": dict(thresholds),
+            "thresholds_from": self.decision.source,
+            "workdir": str(self.workdir),
+            "step": self.step,
+        } | {name: self.config.eval[name] for name in settings}
+
+    def _read_ahead(
+        self, images: Iterable[Any], on_error: Callable[[UserError], None] | None
+    ) -> Iterator[_Seen]:
+        num_threads = os.cpu_count() or 1
+        pool = concurrent.futures.ThreadPoolExecutor(num_threads)
+        waiting = collections.deque()
+        numbered = enumerate(images, start=1)
+        try:
+            while True:
+                room = num_threads + self.batch_size - len(waiting)
+                for number, image in itertools.islice(numbered, room):
+                    waiting.append(pool.submit(self._read, image, number))
+                if not waiting:
+                    return
+                try:
+                    seen = waiting.popleft().result()
+                except UserError as error:
+                    if on_error is None:
+                        raise
+                    on_error(error)
+                    continue
+                yield seen
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _read(self, image: Any, number: int) -> _Seen:
+        name, source = _source(image, number)
+        upright = read_rgb(source, name=name)
+        shrunk = shrink(upright, self.config.eval.image_px)
+        return _Seen(name, np.asarray(shrunk), (upright.height, upright.width))
+
+    def _run(self, group: Sequence[_Seen]) -> tuple[dict[str, jax.Array], jax.Array]:
+        """Kind -> logits `[B, C]`, and maps `[B, h, w, C]`, of a batch that is padded here."""
+        images = [seen.image for seen in group]
+        images += [np.zeros([0, 0, 3], np.uint8)] * (self.batch_size - len(images))
+        examples = [{"image": x, "size": np.array(x.shape[:2], np.int32)} for x in images]
+        batch = stack_examples(examples, canvas_px=self.config.eval.image_px)
+        batch = build.to_device(batch, ("image", "size"), self._mesh)
+        output = self._predict_fn(self._weights, batch)
+        name = self.config.eval.weights
+        return output["scores"][name], output["maps"][name]
+
+    def _result(self, seen: _Seen, logits: np.ndarray, maps: np.ndarray) -> Result:
+        if not np.isfinite(logits).all():
+            raise DivergedError(
+                f"what the network of step {self.step} predicts of {seen.name} is not finite"
+            )
+        probabilities = probability(logits)
+        order = np.argsort(-probabilities, kind="stable")
+        is_label = probabilities >= self.decision.threshold
+        on_canvas = augment.rescaled_size(np.array(seen.image.shape[:2]), self._map_scale)
+        rows, columns = np.ceil(np.asarray(on_canvas) / self._stride).astype(int)
+        return Result(
+            name=seen.name,
+            probability=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
+            labels=tuple(self.class_names[c] for c in order if is_label[c]),
+            size=seen.size,
+            maps=maps[:rows, :columns].transpose(2, 0, 1).copy(),  # the batch is not kept
+            cell_px=tuple((self._stride * np.array(seen.size) / on_canvas).tolist()),
+            image=seen.image,
+        )
+
+
+def load(
+    workdir: str | os.PathLike,
+    *,
+    threshold: str | float = decision.BEST_F1,
+    batch_size: int | None = None,
+) -> Predictor:
+    """Opens a run, see `oass_jax.load`."""
+    rule = decision.parse(threshold)
+    libraries.keep_compiled_programs()
+    folder = Workdir(Path(workdir).expanduser())
+    class_names = folder.read_classes()
+    config = config_file.from_json(folder.config)
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu:
+        # Of resnet50 at 448 px bfloat16 takes 1.1 times as long.
+        config.model.dtype = "float32"
+    validation = folder.evaluation(config.eval.dataset, config.eval.split)
+    decided = decision.decide(rule, folder, validation, class_names)
+    if batch_size is None:
+        batch_size = 1 if on_cpu else config.eval.batch_size
+    with libraries.quiet():
+        run = open_run(folder, config=config)
+    return Predictor(folder.root, run, decided, batch_size=batch_size)
+
+
+def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:
+    """Name and content of what a user calls an image."""
+    if isinstance(image, str | os.PathLike):
+        try:
+            return str(image), Path(image).expanduser().read_bytes()
+        except OSError as error:
+            raise UserError(f"{image} cannot be read: {error.strerror}") from error
+    name = f"image {number}"
+    if isinstance(image, Image.Image):
+        return getattr(image, "filename", "") or name, image
+    array = np.asarray(image)
+    is_rgb = array.ndim == 3 and array.shape[-1] == 3
+    if array.dtype != np.uint8 or not array.size or not (is_rgb or array.ndim == 2):
+        raise UserError(
+            f"{name} is {array.dtype} {list(array.shape)} of {type(image).__name__}: an image is a "
+            "path, an image of PIL's, or an array uint8 [H, W, 3] or [H, W]"
+        )
+    return name, Image.fromarray(array)

@@ -1,0 +1,249 @@
+"""Predicts images with the network of a finished run, of which it needs the workdir alone.
+
+    python -m oass_jax.predict --workdir=runs/max photo.jpg
+    python -m oass_jax.predict --workdir=runs/max photos 'more/**/*.png' @list.txt --out=DIR --cams
+
+The first command prints a line for each image: its labels and their probabilities. With --out these
+files are written instead, and nothing is printed but progress:
+
+    DIR/predictions.csv        image, its labels with | between them, the probability of each class
+    DIR/summary.json           the thresholds, where they come from, and how it was predicted
+    DIR/cams/IMAGE/CLASS.png   with --cams: the class map of each label over the image
+    DIR/cams/IMAGE/maps.npy    with --cams: raw maps of all classes, float32 [C, h, w], in cells
+
+predictions.csv appears when all is done; until then its lines are in predictions.csv.tmp, which
+stays where the command is interrupted. IMAGE is the path from the folder that all images have in
+common. An image that cannot be read is reported and skipped; the exit status is then 1.
+"""
+
+import argparse
+import csv
+import glob
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from oass_jax import command_line
+from oass_jax.errors import DivergedError, UserError, nearest_path
+
+if TYPE_CHECKING:
+    from oass_jax.evaluation.predictor import Predictor, Result
+
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
+# What a file name cannot hold on one system or another; % so that no two names become one.
+_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """Understands the command line.
+
+    Args:
+      argv: without the program.
+
+    Returns:
+      `images`, `workdir`, `out`, `cams`, `threshold` and `batch_size`.
+
+    Raises:
+      UserError: there is something wrong with a flag.
+    """
+    parser = command_line.Parser(
+        prog="python -m oass_jax.predict",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a file, folder, 'pattern' or @list of files"
+    )
+    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="of the run")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write files there")
+    parser.add_argument("--cams", action="store_true", help="write class maps, too")
+    parser.add_argument(
+        "--threshold",
+        default="best_f1",
+        help="from which probability on a class is a label: best_f1 (default) as the run has "
+        "chosen, 0.5 where it has not; a number; or precision=0.9 on the validation split",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        metavar="N",
+        help="images computed together, which changes no number; default 1 on a CPU, else that of "
+        "the evaluation",
+    )
+    args = parser.parse_args(argv)
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch_size={args.batch_size}: must be at least 1")
+    if args.cams and args.out is None:
+        raise UserError("--cams writes files: name a folder for them, --out=DIR")
+    return args
+
+
+@command_line.command
+def main(argv: Sequence[str]) -> int:
+    """The command. Imports jax late, so that errors answer at once."""
+    args = parse(argv)
+    num_images, common = _survey(args.images)
+    if not num_images:
+        raise UserError(f"there is no image in {' '.join(args.images)}")
+    from oass_jax.evaluation import decision
+    from oass_jax.run import libraries
+    from oass_jax.run.workdir import Workdir
+
+    decision.parse(args.threshold)
+    Workdir(args.workdir).read_classes()
+    libraries.quieten()
+    from oass_jax.evaluation import predictor
+
+    model = predictor.load(args.workdir, threshold=args.threshold, batch_size=args.batch_size)
+    print(f"thresholds: {model.decision.source}", file=sys.stderr)
+    unreadable = []
+
+    def report(error: UserError) -> None:
+        unreadable.append(error)
+        command_line.print_error(str(error))
+
+    results = model.stream(_find(args.images), on_error=report)
+    try:
+        if args.out is None:
+            for result in results:
+                print(_line(result), flush=True)
+        else:
+            shown = _shown(results, num_images)
+            _write(args.out, model, shown, cams_below=common if args.cams else None)
+    except DivergedError as error:
+        command_line.print_error(str(error))
+        return error.status
+    except BrokenPipeError:  # of a reader that has seen enough, such as `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if unreadable:
+        command_line.print_error(f"{len(unreadable)} of {num_images} images could not be read")
+    return 1 if unreadable else 0
+
+
+def _survey(words: Sequence[str]) -> tuple[int, str]:
+    """How many images there are, and the folder that they have in common."""
+    count, common = 0, ""
+    for path in _find(words):
+        count += 1
+        folder = os.path.dirname(os.path.abspath(path))
+        common = os.path.commonpath([common, folder]) if common else folder
+    return count, common
+
+
+def _find(words: Sequence[str]) -> Iterator[str]:
+    """The paths of all images that the words of the command line name.
+
+    Raises:
+      UserError: a word names nothing.
+    """
+    for word in words:
+        if os.path.isdir(word):
+            for folder, folders, names in os.walk(word):
+                folders.sort()
+                images = (name for name in sorted(names) if name.lower().endswith(_SUFFIXES))
+                yield from (os.path.join(folder, name) for name in images)
+        elif os.path.exists(word):
+            yield word
+        elif word.startswith("@"):
+            yield from _listed(word[1:])
+        elif matches := sorted(glob.iglob(word, recursive=True)):
+            yield from _find(matches)
+        else:
+            raise UserError(f"there is no image {word}: {nearest_path(Path(word))}")
+
+
+def _listed(path: str) -> Iterator[str]:
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+            yield from (line.strip() for line in lines if line.strip())
+    except OSError as error:
+        raise UserError(f"the list @{path} cannot be read: {error.strerror}") from error
+
+
+def _line(result: "Result") -> str:
+    """An image and its labels, for people."""
+    labels = [f"{name} {result.probability[name]:.2f}" for name in result.labels]
+    if not labels:
+        best = max(result.probability, key=result.probability.get)
+        labels = [f"no label ({best} {result.probability[best]:.2f})"]
+    # A name may hold bytes that are no text.
+    return f"{result.name}: {', '.join(labels)}".encode(errors="replace").decode()
+
+
+def _shown(results: Iterator["Result"], num_images: int) -> Iterator["Result"]:
+    """Passes results on, with a bar on a terminal and a line now and then in a pipe."""
+    from oass_jax.data.progress import report_progress
+    from oass_jax.run.console import Console
+
+    console = Console()
+    try:
+        yield from console.track(
+            report_progress(results, what="predicted", total=num_images),
+            activity="predicting",
+            num_images=num_images,
+            batch_size=1,
+        )
+    finally:
+        console.close()
+
+
+def _write(
+    out: Path, model: "Predictor", results: Iterator["Result"], *, cams_below: str | None
+) -> None:
+    """Writes every file.
+
+    Args:
+      out: the folder.
+      model: that predicts.
+      results: what it predicts, one after the other.
+      cams_below: the folder that all images have in common; None to write no class maps.
+    """
+    from oass_jax.run import workdir
+
+    path = out / workdir.PREDICTIONS
+    temporary = path.with_name(path.name + ".tmp")
+    num_images = 0
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["image", "labels", *model.class_names])
+            for result in results:
+                num_images += 1
+                probabilities = (f"{p:.9g}" for p in result.probability.values())
+                table.writerow([result.name, "|".join(result.labels), *probabilities])
+                file.flush()
+                if cams_below is not None:
+                    name = os.path.relpath(os.path.abspath(result.name), cams_below)
+                    _write_cams(out / "cams" / name, result)
+        os.replace(temporary, path)
+        summary = model.about() | {"num_images": num_images, "command": workdir.command()}
+        workdir.write_bytes(out / workdir.SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {error.filename or f'--out={out}'}: {error.strerror}"
+        ) from error
+
+
+def _write_cams(folder: Path, result: "Result") -> None:
+    import numpy as np
+
+    from oass_jax.run.workdir import write_bytes
+
+    files = {"maps.npy": io.BytesIO()}
+    np.save(files["maps.npy"], result.maps, allow_pickle=False)
+    for label in result.labels:
+        name = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", label)
+        files[f"{name}.png"] = io.BytesIO()
+        result.overlay(label).save(files[f"{name}.png"], "PNG")
+    for name, data in files.items():
+        write_bytes(folder / name, data.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
