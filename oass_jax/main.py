@@ -112,21 +112,19 @@ def main(argv: Sequence[str]) -> int:
         "dryrun": dry_run,
     }[args.mode]
     folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
+    advice = (
+        "lower --config.batch_size (of an evaluation eval.batch_size) or augment.image_px, or set "
+        "--config.model.remat=True"
+    )
     try:
-        return run(args.config, folder) or 0
+        with libraries.memory_reported(advice):
+            return run(args.config, folder) or 0
     except DivergedError as error:
         command_line.print_error(str(error))
         return error.status
     except StoppedError as error:
         print(error)
         return error.status
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        raise UserError(
-            "the device has too little memory: lower --config.batch_size (of an evaluation "
-            "eval.batch_size) or augment.image_px, or set --config.model.remat=True"
-        ) from error
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m oass_jax.predict --workdir=runs/max photo.jpg
     python -m oass_jax.predict --workdir=runs/max photos 'more/**/*.png' @list.txt --out=DIR --cams
 
-The first command prints a line for each image: its labels and their probabilities. With --out these
-files are written instead, and nothing is printed but progress:
+The first command prints a line for each image: its labels and their probabilities. With --out it
+writes files instead:
 
     DIR/predictions.csv        image, its labels with | between them, the probability of each class
     DIR/summary.json           the thresholds, where they come from, and how it was predicted
@@ -109,12 +109,14 @@ def main(argv: Sequence[str]) -> int:
 
     results = model.stream(_find(args.images), on_error=report)
     try:
-        if args.out is None:
-            for result in results:
-                print(_line(result), flush=True)
-        else:
-            shown = _shown(results, num_images)
-            _write(args.out, model, shown, cams_below=common if args.cams else None)
+        with libraries.memory_reported("choose a smaller --batch_size"):
+            if args.out is None:
+                for result in results:
+                    print(_line(result), flush=True)
+            else:
+                shown = _shown(results, num_images)
+                _write(args.out, model, shown, cams_below=common if args.cams else None)
+                print(f"written to {args.out}")
     except DivergedError as error:
         command_line.print_error(str(error))
         return error.status

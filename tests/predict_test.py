@@ -59,7 +59,7 @@ def test_labels_are_printed_a_line_for_each_image(finished_run, photos):
 
 def test_the_table_is_that_of_the_evaluation(finished_run, scenes, tmp_path):
     done = run(finished_run, scenes, f"--out={tmp_path / 'out'}", "--batch_size=10")
-    assert (done.returncode, done.stdout) == (0, "")
+    assert (done.returncode, done.stdout) == (0, f"written to {tmp_path / 'out'}\n")
     rows = table(tmp_path / "out")
     with (finished_run / EVALUATION / "predictions.csv").open() as file:
         evaluated = {row.pop("image"): row for row in csv.DictReader(file)}
@@ -106,14 +106,15 @@ def test_class_maps_of_every_image_have_a_folder_of_their_own(run_with, photos, 
 def test_an_image_that_cannot_be_read_is_skipped(finished_run, photos, tmp_path):
     (photos / "broken.jpg").write_bytes(b"\xff\xd8\xff")
     listed = tmp_path / "list.txt"
-    listed.write_text(f"{photos / 'c.png'}\n\n{tmp_path / 'gone.png'}\n")
+    listed.write_text(f"{photos / 'c.png'}\n\n{tmp_path / 'gone.png'}\nx\0.png\n")
     done = run(finished_run, photos, f"@{listed}", f"--out={tmp_path}")
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
-    assert len(errors) == 3
+    assert len(errors) == 4
     assert "broken.jpg cannot be decoded" in errors[0]
     assert errors[1] == f"error: {tmp_path / 'gone.png'} cannot be read: No such file or directory"
-    assert errors[2] == "error: 2 of 6 images could not be read"
+    assert errors[2] == "error: x\0.png cannot be read: embedded null byte"
+    assert errors[3] == "error: 3 of 7 images could not be read"
     assert len(table(tmp_path)) == 4
 
 
@@ -168,7 +169,7 @@ def test_what_is_complete_stays_where_the_command_is_interrupted(
 
 
 def test_predictions_that_are_not_finite_end_with_71(finished_run, photos, monkeypatch):
-    monkeypatch.setattr(Predictor, "_run", lambda *_: ({"csi": np.full([1, 10], np.nan)}, [0]))
+    monkeypatch.setattr(Predictor, "_run", lambda *_: ({"csi": np.full([1, 10], np.nan)}, [0], [0]))
     done = run(finished_run, photos)
     assert done.returncode == 71
     assert "of step 6 predicts" in done.stderr.splitlines()[-1]

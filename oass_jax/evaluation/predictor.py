@@ -198,9 +198,9 @@ class Predictor:
         read = self._read_ahead(images, on_error)
         groups, ahead = itertools.tee(iter(lambda: [*itertools.islice(read, self.batch_size)], []))
         outputs = predict.one_behind(self._run, ahead)
-        for group, (scores, maps) in zip(groups, outputs, strict=True):
+        for group, (scores, *others) in zip(groups, outputs, strict=True):
             logits = predict.choose(scores, self.config.eval.logits)
-            for seen, *output in zip(group, logits, maps, strict=False):  # without the padding
+            for seen, *output in zip(group, logits, *others, strict=False):  # without the padding
                 yield self._result(seen, *output)
 
     def about(self) -> dict[str, Any]:
@@ -245,8 +245,13 @@ class Predictor:
         shrunk = shrink(upright, self.config.eval.image_px)
         return _Seen(name, np.asarray(shrunk), (upright.height, upright.width))
 
-    def _run(self, group: Sequence[_Seen]) -> tuple[dict[str, jax.Array], jax.Array]:
-        """Kind -> logits `[B, C]`, and maps `[B, h, w, C]`, of a batch that is padded here."""
+    def _run(self, group: Sequence[_Seen]) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+        """Pads a batch and predicts it.
+
+        Returns:
+          Kind -> logits `[B, C]`; class maps `[B, h, w, C]`; and height and width of the images in
+          the pixels that a cell has `stride` of, `[B, 2]`.
+        """
         images = [seen.image for seen in group]
         images += [np.zeros([0, 0, 3], np.uint8)] * (self.batch_size - len(images))
         examples = [{"image": x, "size": np.array(x.shape[:2], np.int32)} for x in images]
@@ -254,9 +259,12 @@ class Predictor:
         batch = build.to_device(batch, ("image", "size"), self._mesh)
         output = self._predict_fn(self._weights, batch)
         name = self.config.eval.weights
-        return output["scores"][name], output["maps"][name]
+        on_canvas = augment.rescaled_size(batch["size"], self._map_scale)
+        return output["scores"][name], output["maps"][name], on_canvas
 
-    def _result(self, seen: _Seen, logits: np.ndarray, maps: np.ndarray) -> Result:
+    def _result(
+        self, seen: _Seen, logits: np.ndarray, maps: np.ndarray, on_canvas: np.ndarray
+    ) -> Result:
         if not np.isfinite(logits).all():
             raise DivergedError(
                 f"what the network of step {self.step} predicts of {seen.name} is not finite"
@@ -264,8 +272,7 @@ class Predictor:
         probabilities = probability(logits)
         order = np.argsort(-probabilities, kind="stable")
         is_label = probabilities >= self.decision.threshold
-        on_canvas = augment.rescaled_size(np.array(seen.image.shape[:2]), self._map_scale)
-        rows, columns = np.ceil(np.asarray(on_canvas) / self._stride).astype(int)
+        rows, columns = np.ceil(on_canvas / self._stride).astype(int)
         return Result(
             name=seen.name,
             probability=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
@@ -306,9 +313,10 @@ def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:
     """Name and content of what a user calls an image."""
     if isinstance(image, str | os.PathLike):
         try:
-            return str(image), Path(image).expanduser().read_bytes()
-        except OSError as error:
-            raise UserError(f"{image} cannot be read: {error.strerror}") from error
+            return str(image), Path(os.path.expanduser(image)).read_bytes()
+        except (OSError, ValueError) as error:  # the latter of a path that cannot be one
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{image} cannot be read: {reason}") from error
     name = f"image {number}"
     if isinstance(image, Image.Image):
         return getattr(image, "filename", "") or name, image

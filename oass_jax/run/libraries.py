@@ -9,6 +9,8 @@ from pathlib import Path
 import absl.flags
 import absl.logging
 
+from oass_jax.errors import UserError
+
 
 def quieten() -> None:
     """For a command: keeps off its output what libraries log, and parses their flags.
@@ -32,6 +34,26 @@ def quiet() -> Iterator[None]:
         yield
     finally:
         absl.logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def memory_reported(advice: str) -> Iterator[None]:
+    """Turns the error of a device that has too little memory into one that a user can correct.
+
+    Args:
+      advice: what to do.
+
+    Raises:
+      UserError: on that error of jax.
+    """
+    import jax
+
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        raise UserError(f"the device has too little memory: {advice}") from error
 
 
 def keep_compiled_programs() -> None:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from oass_jax.data.image_file import decode_mask, decode_rgb, read_header, turn_boxes
+from oass_jax.data.image_file import (
+    decode_mask,
+    decode_rgb,
+    read_header,
+    read_rgb,
+    turn_boxes,
+)
 from oass_jax.errors import UserError
 
 PIXELS = np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[9, 9, 9], [99, 99, 99], [200] * 3]])
@@ -105,6 +111,26 @@ def test_an_image_is_turned_though_its_other_exif_tags_are_invalid():
     exif += struct.pack(">HHII", 0x0128, 4, 1, 1 << 16)  # a unit of another type than it has
     data = encoded(Image.new("RGB", (40, 20)), "JPEG", exif=exif + bytes(4))
     assert decoded(data).shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
+def test_an_image_of_pil_is_read_as_its_file_is(mode):
+    base = Image.fromarray(np.uint16(257) * PIXELS[..., 0]) if mode == "I;16" else None
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    image = base or Image.fromarray(PIXELS).convert(mode)
+    file_format = "TIFF" if mode == "CMYK" else "PNG"
+    data = encoded(image, file_format, exif=exif)
+    opened = Image.open(io.BytesIO(data))
+    np.testing.assert_array_equal(read_rgb(opened, name="x"), decoded(data))
+    assert read_rgb(opened, name="x").size == (2, 3)  # upright
+
+
+def test_an_image_of_pil_with_values_of_no_known_range_is_refused():
+    for values in (np.uint16, np.int32, np.float32):
+        image = Image.fromarray(np.array([[0, 1]], values))
+        with pytest.raises(UserError, match="the values of a PIL image of mode"):
+            read_rgb(image, name="x")
 
 
 @pytest.mark.parametrize(
