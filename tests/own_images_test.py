@@ -125,7 +125,7 @@ def test_other_images_are_refused(copied):
     content = image.read_bytes()
     image.write_bytes(content + b"longer")
     done = call(more)
-    assert (done.returncode, "sources was" in done.stderr) == (2, True)
+    assert (done.returncode, "the files of the data set have changed" in done.stderr) == (2, True)
     # As long as before, and still an image: what comes after its end is not read.
     image.write_bytes(content)
     noted = np.load(run / "checksums.npy")
