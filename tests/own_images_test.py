@@ -125,7 +125,7 @@ def test_other_images_are_refused(copied):
     content = image.read_bytes()
     image.write_bytes(content + b"longer")
     done = call(more)
-    assert (done.returncode, "sources was" in done.stderr) == (2, True)
+    assert (done.returncode, "the files of the data set have changed" in done.stderr) == (2, True)
     # As long as before, and still an image: what comes after its end is not read.
     image.write_bytes(content)
     noted = np.load(run / "checksums.npy")
@@ -143,9 +143,16 @@ def test_an_evaluation_of_another_list(copied):
     to_new = [f"--workdir={run}", "--mode=eval", f"--config.data.path={images}/new.csv"]
     done = call([*to_new, "--config.eval.split=all"])
     assert done.returncode == 0, done.stderr
-    summary = json.loads((run / "eval" / "csv_all" / "summary.json").read_text())
+    summary = json.loads((run / "eval" / "csv-new_all" / "summary.json").read_text())
     assert (summary["num_images"], summary["absent"]) == (2, ["bird", "cat"])
     assert summary["thresholds_of"].startswith("csv val")
+    assert summary["dataset"] == "csv/new"
+    # A split of the same name is not that of the run either.
+    before = (run / "thresholds.json").read_bytes()
+    (images / "new.csv").write_text("image,labels,split\n03.png,dog,val\n05,,val\n")
+    assert call(to_new).returncode == 0
+    assert (run / "eval" / "csv-new_val" / "summary.json").is_file()
+    assert (run / "thresholds.json").read_bytes() == before
     (images / "new.csv").write_text("image,labels\n03.png,doge\n")
     done = call([*to_new, "--config.eval.split=all"])
     assert done.returncode == 2

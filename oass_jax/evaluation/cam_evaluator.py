@@ -77,7 +77,7 @@ class CamEvaluator:
           UserError: an image or a mask is damaged.
         """
         config, class_names = self._config, self._split.class_names
-        target = self._folder.cams(config.eval.dataset, config.cam.split)
+        target = self._folder.cams(self._split.name, config.cam.split)
         thresholds = cam_iou.even_thresholds(config.cam.num_thresholds)
         side = len(class_names) + 1
         counts = np.zeros((side, side, len(thresholds) + 1), np.int64)
@@ -94,7 +94,7 @@ class CamEvaluator:
                     num_classes=len(class_names),
                 )
         about = {
-            "dataset": config.eval.dataset,
+            "dataset": self._split.name,
             "split": config.cam.split,
             "num_images": len(self._split),
             "without_mask": int((~self._masks.present).sum()),

@@ -50,7 +50,7 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     summary = evaluator(run.model, run.step)
     folder.write_readme(title=build.title(config))
     if folder.writes:
-        target = folder.cams(config.eval.dataset, config.cam.split)
+        target = folder.cams(summary["dataset"], summary["split"])
         print(cam_files.result_table(summary, target), flush=True)
 
 

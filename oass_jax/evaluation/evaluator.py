@@ -1,7 +1,9 @@
 """Evaluates a model on the split that the config names."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
-from oass_jax.data import pipeline
+from oass_jax.data import pipeline, sources
 from oass_jax.errors import DivergedError, UserError
 from oass_jax.evaluation import average_precision, predict, score_files, thresholds
 from oass_jax.evaluation.score_files import Evaluation
@@ -89,7 +91,7 @@ class Evaluator:
         result = by_weights.pop(config.weights)
         class_names, prediction = self.split.class_names, chosen[config.weights]
         about = {
-            "dataset": config.dataset,
+            "dataset": self.split.name,
             "split": config.split,
             "step": step,
             "checkpoint": config.checkpoint,
@@ -105,7 +107,7 @@ class Evaluator:
             thresholds_of=thresholds_of,
         )
         evaluation = Evaluation(
-            dataset=config.dataset,
+            dataset=self.split.name,
             split=config.split,
             challenge=self.split.challenge,
             competition=config.competition,
@@ -133,13 +135,13 @@ class Evaluator:
     ) -> tuple[Thresholds | None, str | None]:
         """Chosen on this split, and None; or those in the workdir, and where they were chosen."""
         config = self._config.eval
-        if (config.dataset, config.split) != self._folder.validation():
+        if (self.split.name, config.split) != self._folder.validation():
             stored = thresholds.read(self._folder, self.split.class_names)
             return stored, None if stored is None else stored.source
         if not (label == 1).any():
             return None, None
         source = (
-            f"{config.dataset} {config.split}, {len(label)} images, step {step}, "
+            f"{self.split.name} {config.split}, {len(label)} images, step {step}, "
             f"{config.weights} weights"
         )
         return thresholds.best_f1(prediction, label, source=source), None
@@ -157,6 +159,9 @@ def open_split(
       class_names: those the network was made for.
       mesh: one axis, `data`.
 
+    Returns:
+      The split; where it is of another list than the run's, that list is in its name.
+
     Raises:
       UserError: no such split, or it has other classes; or the batch cannot be split evenly.
     """
@@ -167,6 +172,9 @@ def open_split(
             f"{config.eval.dataset} has the classes {', '.join(split.class_names)}; "
             f"the network was made for {', '.join(class_names)}: set eval.dataset"
         )
+    trained_path = folder.fields().get("data.path", config.data.path)
+    if config.eval.dataset in sources.WITH_PATH and config.data.path != trained_path:
+        return dataclasses.replace(split, name=f"{split.name}/{Path(config.data.path).stem}")
     return split
 
 

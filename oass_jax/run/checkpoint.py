@@ -284,7 +284,10 @@ def _refuse_other_network(saved: dict[str, list], wanted: dict[str, list], step:
 def _refuse_other_input(saved: dict, wanted: dict, step: int) -> None:
     for name in sorted(saved.keys() | wanted.keys()):
         if saved.get(name) != wanted.get(name):
+            change = f"{name} was {saved.get(name)!r} and is now {wanted.get(name)!r}"
+            if name == "sources":  # checksums say nothing to people
+                change = "the files of the data set have changed"
             raise UserError(
-                f"checkpoint {step} was trained on other input: {name} was {saved.get(name)!r} and "
-                f"is now {wanted.get(name)!r}; restore the old value or use another workdir"
+                f"checkpoint {step} was trained on other input: {change}; restore what it was or "
+                "use another workdir"
             )

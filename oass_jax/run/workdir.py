@@ -128,9 +128,13 @@ class Workdir:
         """`cams/DATASET_SPLIT`, named like the folder of an evaluation."""
         return self.root / "cams" / evaluation_name(dataset, split)
 
+    def fields(self) -> dict[str, Any]:
+        """`a.b` -> value of every field of `config.json`; empty where there is none."""
+        return flatten(read_json(self.config))
+
     def validation(self) -> tuple[str | None, str | None]:
         """Data set and split that the run is validated on as it trains; None where unknown."""
-        fields = flatten(read_json(self.config))
+        fields = self.fields()
         return fields.get("eval.dataset"), fields.get("eval.split")
 
     def summaries(self) -> dict[str, Path]:
