@@ -34,7 +34,6 @@ from oass_jax.errors import DivergedError, UserError, nearest_path
 if TYPE_CHECKING:
     from oass_jax.evaluation.predictor import Predictor, Result
 
-_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 # What a file name cannot hold on one system or another; % so that no two names become one.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 
@@ -143,11 +142,13 @@ def _find(words: Sequence[str]) -> Iterator[str]:
     Raises:
       UserError: a word names nothing.
     """
+    from oass_jax.data.image_file import SUFFIXES
+
     for word in words:
         if os.path.isdir(word):
             for folder, folders, names in os.walk(word):
                 folders.sort()
-                images = (name for name in sorted(names) if name.lower().endswith(_SUFFIXES))
+                images = (name for name in sorted(names) if name.lower().endswith(SUFFIXES))
                 yield from (os.path.join(folder, name) for name in images)
         elif os.path.exists(word):
             yield word

@@ -109,6 +109,7 @@ def checkout(tmp_path, voc_files, write_tar):
     own = folder / "path" / "to" / "own.py"
     own.parent.mkdir(parents=True)
     own.write_text((ROOT / "configs" / "cmax_csi.py").read_text())
+    (folder / "labels.csv").write_text("image,labels\nphoto.jpg,cat\n")
     (folder / "DIR").mkdir()
     write_tar(folder / "DIR" / "voc.tar", voc_files())
     return folder

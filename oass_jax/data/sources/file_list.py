@@ -16,11 +16,11 @@ from pathlib import Path
 import numpy as np
 
 from oass_jax.data.example import Record, Split
+from oass_jax.data.image_file import SUFFIXES
 from oass_jax.data.sources import Location
 from oass_jax.errors import UserError, nearest
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _MAX_NAMED = 5  # classes or columns that a line names
 
 
