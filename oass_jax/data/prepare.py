@@ -3,7 +3,7 @@
 import contextlib
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import filelock
@@ -35,18 +35,7 @@ def open_split(
     """
     del class_names
     builder = prepare(name, data_dir=location.data_dir, manual_dir=location.manual_dir)
-    base = split.split("[")[0]
-    if base not in builder.info.splits:
-        raise UserError(
-            f"{name} in {builder.data_dir} has no split {base!r}: "
-            f"{nearest(base, builder.info.splits)}"
-        )
-    try:
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except ValueError as error:
-        raise UserError(
-            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
-        ) from error
+    source = open_source(builder, split)
     return Split(
         name=name,
         version=str(builder.version),
@@ -56,6 +45,30 @@ def open_split(
         source=source,
         challenge=builder.challenge,
     )
+
+
+def open_source(builder: tfds.core.DatasetBuilder, split: str) -> Sequence[dict]:
+    """The stored records of a split, with the bytes of their images.
+
+    Args:
+      builder: of a prepared data set.
+      split: such as 'train', or a tfds slice of it.
+
+    Raises:
+      UserError: there is no such split or slice.
+    """
+    base = split.partition("[")[0]
+    if base not in builder.info.splits:
+        raise UserError(
+            f"{builder.info.full_name} in {builder.data_dir} has no split {base!r}: "
+            f"{nearest(base, builder.info.splits)}"
+        )
+    try:
+        return builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
+    except ValueError as error:
+        raise UserError(
+            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
+        ) from error
 
 
 def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> SceneBuilder:

@@ -4,34 +4,18 @@ Boxes come along; crowds are difficult objects. Images without objects are kept,
 """
 
 import collections
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from oass_jax.data.example import Split
-from oass_jax.data.sources import Location, file_list
+from oass_jax.data.sources import file_list
 from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
 from oass_jax.errors import UserError
 
 # Boxes may reach over the border by rounding.
 _SLACK_PX = 2.0
-
-
-def open_split(
-    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
-) -> Split:
-    """Opens a split of an instances JSON; see `pipeline.open_split`.
-
-    Raises:
-      UserError: there is no such file or split, or an entry is wrong: `file_list.ListError` has
-        every such entry.
-    """
-    path = file_list.list_path(location, split, dataset=name)
-    image_dir = file_list.image_folder(location, path.parent, split)
-    return file_list.open_list(
-        read(path), name, split, location, image_dir=image_dir, class_names=class_names
-    )
 
 
 def read(path: Path) -> ImageList:
@@ -71,6 +55,7 @@ def read(path: Path) -> ImageList:
     counts = f"{len(listed):,} images, {len(annotations):,} objects of {len(names)} categories"
     return ImageList(
         path=path,
+        image_dir=path.parent,
         checksum=file_list.checksum(data),
         images=listed,
         class_names=tuple(names.values()),
@@ -157,3 +142,6 @@ def _object(
     xmin, xmax = (min(max(x / width, 0.0), 1.0) for x in (left, left + box_width))
     is_crowd = bool(annotation.get("iscrowd", 0))
     return Object(names[annotation["category_id"]], (ymin, xmin, ymax, xmax), is_crowd)
+
+
+open_split = functools.partial(file_list.open_split, read)

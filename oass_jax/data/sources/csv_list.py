@@ -7,13 +7,13 @@ known: ignored). A column of `SPLIT_COLUMNS` may say which split it is in.
 """
 
 import csv
+import functools
 import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from oass_jax.data.example import Split
-from oass_jax.data.sources import Location, file_list
+from oass_jax.data.sources import file_list
 from oass_jax.data.sources.file_list import TEST, TRAIN, VAL, ImageList, ListedImage, ListError
 from oass_jax.errors import UserError, nearest
 
@@ -38,22 +38,6 @@ _VALUES = {
     **dict.fromkeys(("0", "0.0", "false"), 0),
     **dict.fromkeys(("-1", "-1.0"), -1),
 }
-
-
-def open_split(
-    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
-) -> Split:
-    """Opens a split of a table; see `pipeline.open_split`.
-
-    Raises:
-      UserError: there is no such table or split, or a line of it is wrong: `file_list.ListError`
-        has every such line.
-    """
-    path = file_list.list_path(location, split, dataset=name)
-    image_dir = file_list.image_folder(location, path.parent, split)
-    return file_list.open_list(
-        read(path), name, split, location, image_dir=image_dir, class_names=class_names
-    )
 
 
 class _Line(NamedTuple):
@@ -99,6 +83,7 @@ def read(path: Path) -> ImageList:
         notes[0] += f"; not read: {file_list.shorten(unread)}"
     return ImageList(
         path=path,
+        image_dir=path.parent,
         checksum=file_list.checksum(text.encode()),
         images=[
             ListedImage(
@@ -274,3 +259,6 @@ def _case_notes(classes: Sequence[str]) -> list[str]:
         for one, other in pairs
         if one != other
     ]
+
+
+open_split = functools.partial(file_list.open_split, read)

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import io
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +80,7 @@ class ImageList:
 
     Attributes:
       path: of the file.
+      image_dir: what file names are relative to, if nothing else is set.
       checksum: of its content.
       images: in its order.
       class_names: in the order of the labels.
@@ -88,6 +89,7 @@ class ImageList:
     """
 
     path: Path
+    image_dir: Path
     checksum: str
     images: Sequence[ListedImage]
     class_names: tuple[str, ...]
@@ -123,25 +125,6 @@ class FileRecords(Sequence[Record]):
             "ignored": [self._number[label] for label in image.ignored],
             "where": f"{image.filename} ({image.where})",
         }
-
-
-def list_path(location: Location, split: str, *, dataset: str) -> Path:
-    """Where the list of a split is.
-
-    Args:
-      location: `path` is read.
-      split: name of the split, or a slice of it.
-      dataset: name, for the error.
-
-    Raises:
-      UserError: there is no such path.
-    """
-    if location.path is None:
-        raise UserError(f"{dataset} needs the path of its list: set --config.data.path")
-    path = _of_split(location.path, split)
-    if not path.exists():
-        raise UserError(f"there is no {path}: check --config.data.path")
-    return path
 
 
 def read_text(path: Path) -> str:
@@ -185,29 +168,30 @@ def shorten(names: Iterable[str]) -> str:
     return ", ".join(names[:_MAX_NAMED]) + f" and {more} more" * (more > 0)
 
 
-def open_list(
-    image_list: ImageList,
+def open_split(
+    read_fn: Callable[[Path], ImageList],
     name: str,
     split: str,
     location: Location,
     *,
-    image_dir: Path,
     class_names: tuple[str, ...] | None,
 ) -> Split:
-    """Opens a split of a list.
+    """Opens a split of a list of any format; see `pipeline.open_split`.
 
     Args:
-      image_list: what its file says.
+      read_fn: path of a list -> what it says; the images are not looked for.
       name: of the data set.
       split: such as 'train', or a slice of it such as 'train[:100]'.
-      location: `val_fraction`, `split_seed` and `split_list` are read.
-      image_dir: what the file names are relative to.
+      location: `path`, `image_dir`, `val_fraction`, `split_seed` and `split_list` are read.
       class_names: the classes there are; None for those of the list.
 
     Raises:
-      ListError: a file is missing or listed twice, or a class is none of `class_names`.
-      UserError: there is no such split.
+      UserError: there is no such list, folder or split.
+      ListError: what `read_fn` raises; a file is missing or listed twice; or a class is none of
+        `class_names`.
     """
+    image_list = read_fn(_list_path(location, split, dataset=name))
+    image_dir = _image_dir(location, image_list.image_dir, split)
     paths, sizes = _find_files(image_list, image_dir)
     if class_names is not None:
         _refuse_unknown_classes(image_list, class_names)
@@ -241,25 +225,24 @@ def open_list(
     )
 
 
-def _of_split(path: Path, split: str) -> Path:
-    return Path(str(path).replace("{split}", split.partition("[")[0]))
+def _list_path(location: Location, split: str, *, dataset: str) -> Path:
+    if location.path is None:
+        raise UserError(f"{dataset} needs the path of its list: set --config.data.path")
+    path = _of_split(location.path, split)
+    if not path.exists():
+        raise UserError(f"there is no {path}: check --config.data.path")
+    return path
 
 
-def image_folder(location: Location, default: Path, split: str) -> Path:
-    """What the file names of a list are relative to.
-
-    Args:
-      location: `image_dir` is read.
-      default: where none is set.
-      split: name of the split, or a slice of it.
-
-    Raises:
-      UserError: there is no such folder.
-    """
+def _image_dir(location: Location, default: Path, split: str) -> Path:
     folder = default if location.image_dir is None else _of_split(location.image_dir, split)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: check --config.data.image_dir")
     return folder
+
+
+def _of_split(path: Path, split: str) -> Path:
+    return Path(str(path).replace("{split}", split.partition("[")[0]))
 
 
 def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], list[int]]:

@@ -12,8 +12,9 @@ import tensorflow_datasets as tfds
 from google.protobuf import json_format
 
 from oass_jax.data.example import Record, Split
+from oass_jax.data.prepare import open_source
 from oass_jax.data.sources import Location
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError
 
 _DIFFICULT = ("is_difficult", "is_crowd")
 _FILENAMES = ("image/filename", "image/id", "filename", "file_name", "id")
@@ -83,15 +84,8 @@ def open_split(
             f"{where} has the features {', '.join(sorted(features))}: it needs image and labels, a "
             "sequence of classes, or objects with a label"
         )
-    base = split.partition("[")[0]
-    if base not in builder.info.splits:
-        raise UserError(f"{where} has no split {base!r}: {nearest(base, builder.info.splits)}")
     try:
-        source = builder.as_data_source(split, decoders={"image": tfds.decode.SkipDecoding()})
-    except ValueError as error:
-        raise UserError(
-            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
-        ) from error
+        source = open_source(builder, split)
     except NotImplementedError as error:
         raise UserError(
             f"{where} is stored in a form that is not read without TensorFlow: prepare it with "
@@ -103,7 +97,7 @@ def open_split(
         version=str(builder.version),
         split=split,
         class_names=tuple(label.names),
-        sources={builder.info.full_name: f"{builder.info.splits[base].num_examples} records"},
+        sources={builder.info.full_name: f"{len(source)} records"},
         source=Records(source, features),
         has_boxes="bbox" in objects,
         notes=(f"{builder.info.full_name} in {where}",),

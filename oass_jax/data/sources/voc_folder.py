@@ -5,34 +5,17 @@
 write it.
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from oass_jax.data.example import Split
-from oass_jax.data.sources import Location, file_list, voc_devkit
+from oass_jax.data.sources import file_list, voc_devkit
 from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
 from oass_jax.data.sources.voc_annotation import parse_annotation
 from oass_jax.errors import UserError
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
-
-
-def open_split(
-    name: str, split: str, location: Location, *, class_names: tuple[str, ...] | None
-) -> Split:
-    """Opens a split of a folder; see `pipeline.open_split`.
-
-    Raises:
-      UserError: there is no such folder or split, or a file is wrong: `file_list.ListError` has
-        every such file.
-    """
-    path = file_list.list_path(location, split, dataset=name)
-    images = read(path)
-    image_dir = file_list.image_folder(location, path / _IMAGES, split)
-    return file_list.open_list(
-        images, name, split, location, image_dir=image_dir, class_names=class_names
-    )
 
 
 def read(path: Path) -> ImageList:
@@ -66,7 +49,15 @@ def read(path: Path) -> ImageList:
     class_names = sorted({label for image in images for label in image.labels})
     listed = ", ".join(sorted(set(splits.values()))) or "none"
     notes = (f"{path}: {len(images)} annotations of {len(class_names)} classes; lists: {listed}",)
-    return ImageList(path, digest.hexdigest(), images, tuple(class_names), True, notes)
+    return ImageList(
+        path=path,
+        image_dir=path / _IMAGES,
+        checksum=digest.hexdigest(),
+        images=images,
+        class_names=tuple(class_names),
+        has_boxes=True,
+        notes=notes,
+    )
 
 
 def _image(file: Path, data: bytes, split: str | None) -> ListedImage:
@@ -102,3 +93,6 @@ def _read_lists(path: Path) -> Mapping[str, str]:
     if problems:
         raise ListError(problems)
     return splits
+
+
+open_split = functools.partial(file_list.open_split, read)
