@@ -10,6 +10,7 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
+from oass_jax.data import pipeline
 from oass_jax.data.checksums import Checksums
 from oass_jax.run import build
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
@@ -41,7 +42,8 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     mesh, console = build.create_mesh(), Console()
     build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
     split = build.open_split(config, folder, config.data.dataset, config.data.split)
-    evaluated, num_eval = _shorten(config, folder, split.class_names)
+    evaluated, validation = _shorten(config, folder, split.class_names)
+    num_eval = len(validation)
     parts = loop.create_parts(evaluated, folder, mesh, console)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1)
     state, _, notes = loop.restore_or_start(evaluated, parts, mesh, checkpoints, {})
@@ -69,7 +71,7 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     kept = config.checkpoint.keep_last + 1
     waits = " (reading is slower than computing)" if input_s > step_s else ""
     return [
-        *dict.fromkeys((*notes, *parts.split.notes, *parts.evaluator.split.notes)),
+        *dict.fromkeys((*notes, *split.notes, *validation.notes)),
         f"a step: {step_s:.3g} s; reading its {config.batch_size} images: {input_s:.3g} s{waits}",
         f"an evaluation: {duration(eval_s)} for {num_eval:,} images",
         f"a checkpoint: {save_s:.2g} s, {size_mb:,.0f} MB; {kept} are kept at most",
@@ -80,15 +82,15 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
 
 def _shorten(
     config: ConfigDict, folder: Workdir, class_names: tuple[str, ...]
-) -> tuple[ConfigDict, int]:
-    """The config with the first batches of the evaluated split, and the images of all of it."""
+) -> tuple[ConfigDict, pipeline.Split]:
+    """The config with the first batches of the evaluated split, and all of that split."""
     name = config.eval.split
     whole = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
     count = min(len(whole), _EVAL_BATCHES * config.eval.batch_size)
     shortened = ConfigDict(config)
     if "[" not in name:
         shortened.eval.split = f"{name}[:{count}]"
-    return shortened, len(whole)
+    return shortened, whole
 
 
 def _timed(call: Callable) -> tuple[float, object]:

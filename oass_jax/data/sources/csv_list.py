@@ -68,9 +68,10 @@ def read(path: Path) -> ImageList:
     others = [c for c in range(len(header)) if c not in columns]
     if columns.labels is None:
         labels, ignored, classes, how = _read_class_columns(path, header, lines, others)
+        empty = []
         unread = [header[c] for c in others if header[c] not in classes]
     else:
-        labels, how = _read_label_column(lines, columns.labels)
+        labels, empty, how = _read_label_column(lines, columns.labels)
         how = f"labels from {header[columns.labels]!r}, {how}"
         ignored = [()] * len(lines)
         classes = sorted({label for present in labels for label in present})
@@ -97,7 +98,7 @@ def read(path: Path) -> ImageList:
         ],
         class_names=tuple(classes),
         has_boxes=False,
-        notes=(*notes, *_case_notes(classes)),
+        notes=(*notes, *empty, *_case_notes(classes)),
     )
 
 
@@ -165,8 +166,10 @@ def _find_columns(path: Path, header: Sequence[str]) -> _Columns:
     return _Columns(image, find(LABEL_COLUMNS), find(SPLIT_COLUMNS))
 
 
-def _read_label_column(lines: Sequence[_Line], column: int) -> tuple[list[list[str]], str]:
-    """The labels of every line, each once, and how they are separated.
+def _read_label_column(
+    lines: Sequence[_Line], column: int
+) -> tuple[list[list[str]], list[str], str]:
+    """The labels of every line, each once; a warning of empty ones; and how they are separated.
 
     Raises:
       ListError: two ways to separate them.
@@ -188,8 +191,10 @@ def _read_label_column(lines: Sequence[_Line], column: int) -> tuple[list[list[s
     how = f"separated by {separator!r}" if separator else "separated by spaces"
     if not any(len(text.split(separator)) > 1 for text in texts):
         how = "one an image"
-    parts = ([part.strip() for part in text.split(separator)] for text in texts)
-    return [list(dict.fromkeys(filter(None, labels))) for labels in parts], how
+    parts = [[part.strip() for part in text.split(separator)] if text else [] for text in texts]
+    empty = [line.where for line, labels in zip(lines, parts, strict=True) if "" in labels]
+    notes = [f"warning: {len(empty)} lines have an empty label, such as {where}" for where in empty]
+    return [list(dict.fromkeys(filter(None, labels))) for labels in parts], notes[:1], how
 
 
 def _read_class_columns(

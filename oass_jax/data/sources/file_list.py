@@ -444,5 +444,5 @@ def _label_notes(
     ]
     if everywhere:
         yield f"warning: {split} has no negative of {shorten(sorted(everywhere))}"
-    if without := sum(not image.labels for image in images):
-        yield f"{split}: {without} of {len(images)} images have no label"
+    if without := [image.where for image in images if not image.labels]:
+        yield f"{split}: {len(without)} of {len(images)} images have no label, such as {without[0]}"

@@ -207,9 +207,13 @@ def test_what_one_can_live_with_is_a_warning(folder):
     text = "image,labels\na.png,cat\nb.png,Cat\nc.png,\nd.png,cat\n"
     notes = opened(folder, text).notes
     assert "warning: 'Cat' and 'cat' are two classes: they differ in case only" in notes
-    assert "all: 1 of 4 images have no label" in notes
+    assert "all: 1 of 4 images have no label, such as labels.csv, line 4" in notes
     notes = opened(folder, "image,labels\na.png,cat\nb.png,\n").notes
     assert "warning: there is one class only, cat" in notes
+    split = opened(folder, "image,labels\na.png,cat|dog\nb.png,cat||dog\nc.png,|cat\nd.png,\n")
+    assert split.class_names == ("cat", "dog")
+    warning = "warning: 2 lines have an empty label, such as labels.csv, line 3"
+    assert warning in split.notes
 
 
 def test_a_list_that_is_not_there(tmp_path):
