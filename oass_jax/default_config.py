@@ -11,7 +11,7 @@ import ml_collections
 CHOICES = {
     "data.difficult": ("positive", "ignore", "negative"),
     "model.dtype": ("float32", "bfloat16"),
-    "keypoint.strategy": ("center", "max", "cmax", "ctopk", "ctopk_w", "gt_bbox"),
+    "keypoint.strategy": ("center", "random", "max", "cmax", "ctopk", "ctopk_w", "gt_bbox"),
     "keypoint.classes": ("labelled", "all"),
     "teacher.mode": ("none", "siamese", "ema"),
     "loss.re_reduction": ("masked", "mean"),
@@ -111,7 +111,7 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     model.label_vectors = ""  # .npy with its label vectors, [C, V]; '' learns them
 
     keypoint = config.keypoint = ml_collections.ConfigDict()
-    # center (PuzzleCAM), max (Eq. 1); a keypoint for each label: cmax, ctopk, ctopk_w, gt_bbox
+    # center (PuzzleCAM), max (Eq. 1), random; for each label: cmax, ctopk, ctopk_w, gt_bbox
     keypoint.strategy = "max"
     keypoint.classes = "labelled"  # (*) max merges the maps of the image's labels, or of all
     keypoint.k = 5  # (*) most local maxima of ctopk and ctopk_w
@@ -123,7 +123,8 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     keypoint.valid_only = True  # (*) never choose a cell of the padding
 
     teacher = config.teacher = ml_collections.ConfigDict()
-    teacher.mode = "ema"  # ema (OASS), siamese (PuzzleCAM), none (supervised, no patches at all)
+    # ema (OASS), siamese (PuzzleCAM), none (supervised); without patches if both alphas are 0
+    teacher.mode = "ema"
     teacher.ema_decay = 0.999  # (*) reached by warm-up, min(ema_decay, (1 + t) / (10 + t))
     # to half the image's sides; else they stay as they are, at four times the cost
     teacher.resize_patches = True

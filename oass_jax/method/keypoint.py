@@ -31,6 +31,7 @@ class KeypointInputs(NamedTuple):
         its centre is, not where the two overlap.
       boxes: `[N, M, 4]` float, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
       box_label: `[N, M]` int, class of each box among the K, -1 for an unused slot.
+      rng: `[N]` keys, of an example's own draws; None where no strategy draws.
     """
 
     cam: jax.Array
@@ -38,6 +39,7 @@ class KeypointInputs(NamedTuple):
     valid: jax.Array
     boxes: jax.Array
     box_label: jax.Array
+    rng: jax.Array | None = None
 
 
 class Strategy(NamedTuple):
@@ -85,6 +87,25 @@ def max_peak(inputs: KeypointInputs, *, classes: str, offset_cells: float) -> ja
     flat = values.reshape(num_examples, -1)
     peak_yx = _position(flat.argmax(axis=-1), width) + offset_cells
     return jnp.where(flat.max(axis=-1, keepdims=True) > -jnp.inf, peak_yx, center(inputs))
+
+
+def random_cell(inputs: KeypointInputs, *, offset_cells: float) -> jax.Array:
+    """Any valid cell, each as likely: a control for `max`, which knows nothing of the objects.
+
+    Where no cell is valid the point is the centre.
+
+    Args:
+      inputs: examples are images; `rng` is read.
+      offset_cells: as in `max_peak`.
+
+    Returns:
+      `[N, 2]` float32, y and x in cells.
+    """
+    num_examples, _, width = inputs.valid.shape
+    valid = inputs.valid.reshape(num_examples, -1)
+    index = jax.vmap(jax.random.categorical)(inputs.rng, jnp.where(valid, 0.0, -jnp.inf))
+    point = _position(index, width) + offset_cells
+    return jnp.where(valid.any(axis=-1, keepdims=True), point, center(inputs))
 
 
 def channel_peak(inputs: KeypointInputs, *, offset_cells: float) -> jax.Array:
@@ -167,6 +188,7 @@ def box_center(inputs: KeypointInputs) -> jax.Array:
 # Name -> strategy. The keyword-only parameters of its function are fields of `config.keypoint`.
 KEYPOINTS: dict[str, Strategy] = {
     "center": Strategy(center, channel_wise=False),
+    "random": Strategy(random_cell, channel_wise=False),
     "max": Strategy(max_peak, channel_wise=False),
     "cmax": Strategy(channel_peak, channel_wise=True),
     "ctopk": Strategy(channel_topk, channel_wise=True),

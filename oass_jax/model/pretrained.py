@@ -4,7 +4,6 @@ The encoder knows what the file calls a variable (`foreign_name`, see `encoders.
 brought from torch's layout to flax's: OIHW -> HWIO, and of a dense layer [out, in] -> [in, out].
 """
 
-import logging
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -139,9 +138,10 @@ def _resolve(name_or_path: str) -> Path:
 
 def _download(repository: str) -> Path:
     import huggingface_hub.errors  # an HTTP client that local weights do without
+    import huggingface_hub.utils.logging  # which sets its level as it is imported
 
     # It retries for half a minute, and would report each attempt in two lines.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    huggingface_hub.utils.logging.set_verbosity_error()
     try:
         return Path(huggingface_hub.hf_hub_download(repository, HUB_FILE))
     # Its own errors are OSErrors, of an invalid name ValueErrors, and of a broken line HTTPErrors.

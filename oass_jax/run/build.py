@@ -261,9 +261,10 @@ def title(config: ConfigDict) -> str:
     Args:
       config: every field of `oass_jax/default_config.py`.
     """
-    teacher = f"{config.teacher.mode} teacher, keypoint {config.keypoint.strategy}"
+    mode, has_patches = config.teacher.mode, config.loss.alpha_p or config.loss.alpha_re
+    keypoint = f", keypoint {config.keypoint.strategy}" if has_patches else " without patches"
     used = {
-        teacher: config.teacher.mode != "none",
+        f"{mode} teacher{keypoint}": mode != "none",
         "class-specific instances": config.model.csi,
         "SSGRL's graph": config.model.graph,
         f"{config.regions.count} regions of MCAR": config.regions.count,

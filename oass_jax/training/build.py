@@ -131,9 +131,11 @@ def create_method(
             ramp_steps=ramp_epochs * schedule.steps_per_epoch,
         )
 
+    has_patches = config.teacher.mode != "none" and (config.loss.alpha_p or config.loss.alpha_re)
+    strategy = keypoint.bind(config.keypoint.strategy, config.keypoint)
     return Method(
         teacher=config.teacher.mode,
-        strategy=keypoint.bind(config.keypoint.strategy, config.keypoint),
+        strategy=strategy if has_patches else None,
         margin_cells=config.keypoint.margin_cells,
         valid_only=config.keypoint.valid_only,
         resize_patches=config.teacher.resize_patches,

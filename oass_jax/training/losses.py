@@ -222,6 +222,7 @@ def keypoint_inputs(cam: jax.Array, views: Views, method: Method) -> keypoint.Ke
         valid=valid | (not method.valid_only),
         boxes=views.boxes,
         box_label=views.box_label,
+        rng=views.rng,
     )
 
 

@@ -18,6 +18,7 @@ class Views(NamedTuple):
       window: `[B, 2, 2]`, where the image lies on the canvas, see `augment.Placement`.
       boxes: `[B, M, 4]` float32, ymin, xmin, ymax, xmax in [0, 1] of the canvas.
       box_label: `[B, M]` int, class of each box, -1 for an unused slot.
+      rng: `[B]` keys, of each image's keypoint; None where no strategy draws.
     """
 
     image: jax.Array
@@ -25,6 +26,7 @@ class Views(NamedTuple):
     window: jax.Array
     boxes: jax.Array
     box_label: jax.Array
+    rng: jax.Array | None = None
 
 
 class Method(NamedTuple):
@@ -33,7 +35,7 @@ class Method(NamedTuple):
     Attributes:
       teacher: 'none' (L_cls alone), 'siamese' (the student itself, with gradient: PuzzleCAM) or
         'ema' (the mean of past encoders: OASS).
-      strategy: from `method.keypoint.KEYPOINTS`, with its options.
+      strategy: from `method.keypoint.KEYPOINTS`, with its options; None for no patches at all.
       margin_cells: minimum height and width of a patch.
       valid_only: choose keypoints on the image only, never on its padding.
       resize_patches: see `method.puzzle.cut`.
@@ -50,7 +52,7 @@ class Method(NamedTuple):
     """
 
     teacher: str
-    strategy: keypoint.Strategy
+    strategy: keypoint.Strategy | None
     margin_cells: int
     valid_only: bool
     resize_patches: bool

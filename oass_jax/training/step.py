@@ -68,7 +68,9 @@ def train_step(
     )
     image = augment.place_images(batch["image"], placement, image_px, precision=method.precision)
     boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
-    views = Views(image, batch["label"], placement.window, boxes, box_label)
+    # The first three draws are those of the placement.
+    rng = jax.vmap(jax.random.fold_in, (0, None))(rng, 3)
+    views = Views(image, batch["label"], placement.window, boxes, box_label, rng)
 
     loss_fn = functools.partial(total_loss, network=network, method=method)
     batch_stats, metrics, grads = mean_gradient(loss_fn, state, views, num_microbatches)
@@ -111,7 +113,7 @@ def total_loss(
         params, state.batch_stats, views, network=network, method=method
     )
     total = sum(student.losses.values())
-    if method.teacher == "none":
+    if method.strategy is None:
         return total, (student.batch_stats, student.losses | {"loss": total})
     is_channel_wise = method.strategy.channel_wise
     puzzle_fn = losses.pair_puzzle_losses if is_channel_wise else losses.image_puzzle_losses

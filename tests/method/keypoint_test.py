@@ -18,7 +18,8 @@ def inputs(maps, label, valid=None, boxes=(), box_label=()):
     valid = jnp.ones(cam.shape[:3], bool) if valid is None else jnp.array([valid])
     boxes = jnp.array(boxes, jnp.float32).reshape(1, -1, 4)
     box_label = jnp.array(box_label, jnp.int32).reshape(1, -1)
-    return keypoint.KeypointInputs(cam, jnp.array([label]), valid, boxes, box_label)
+    rng = jax.random.PRNGKey(0)[None]
+    return keypoint.KeypointInputs(cam, jnp.array([label]), valid, boxes, box_label, rng)
 
 
 def pair(values, valid=None):
@@ -70,6 +71,29 @@ def test_max_by_hand(label, classes, expected):
 def test_max_takes_the_first_of_equal_peaks():
     tie = [[0, 0, 0], [0, 0, 7], [7, 0, 0]]
     assert_array_equal(max_peak(inputs([tie], [1])), [[1, 2]])
+
+
+def draws(valid, num=4000, offset_cells=0.0):
+    """Points of many images alike."""
+    valid = jnp.broadcast_to(jnp.array(valid), (num, *np.shape(valid)))
+    example = keypoint.KeypointInputs(
+        cam=jnp.ones((*valid.shape, 2)),
+        label=jnp.ones((num, 2)),
+        valid=valid,
+        boxes=jnp.zeros((num, 1, 4)),
+        box_label=jnp.zeros((num, 1), jnp.int32),
+        rng=jax.random.split(jax.random.PRNGKey(0), num),
+    )
+    return np.asarray(keypoint.random_cell(example, offset_cells=offset_cells))
+
+
+def test_random_takes_every_valid_cell_as_often():
+    valid = np.array([[1, 0, 1], [0, 1, 1]], bool)
+    cells, counts = np.unique(draws(valid), axis=0, return_counts=True)
+    assert_array_equal(cells, np.argwhere(valid))
+    assert_allclose(counts / 4000, 0.25, atol=0.03)
+    assert_array_equal(draws(valid, num=8, offset_cells=0.5), draws(valid, num=8) + 0.5)
+    assert_array_equal(draws(np.zeros((4, 6), bool), num=3), [[2, 3]] * 3)
 
 
 def test_max_ignores_a_peak_in_the_padding():

@@ -17,6 +17,7 @@ from oass_jax.errors import UserError
 from oass_jax.model import encoders, pretrained
 from oass_jax.model.network import Network
 from oass_jax.model.resnet import BasicBlock, ResNet
+from tests.commands import run
 
 FIXTURE = str(Path(__file__).with_name("torch_resnet_tiny.safetensors"))
 KEY = jax.random.key(0)
@@ -332,3 +333,16 @@ def test_the_hub_is_imported_only_when_asked():
     code = "import sys, oass_jax.model.pretrained; print('huggingface_hub' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.stdout == "False\n", result.stderr
+
+
+def test_the_hub_is_silent_about_its_attempts():
+    code = """
+import contextlib, logging
+from oass_jax.errors import UserError
+from oass_jax.model import pretrained
+with contextlib.suppress(UserError):
+    pretrained._download("timm/resnet50.tv_in1k")
+print(logging.getLogger("huggingface_hub").getEffectiveLevel() >= logging.ERROR)
+"""
+    done = run([sys.executable, "-c", code], os.environ | {"HF_HUB_OFFLINE": "1"})
+    assert done.stdout == "True\n", done.stderr

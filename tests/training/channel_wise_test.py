@@ -243,7 +243,7 @@ def test_pcl_of_all_classes_is_that_of_the_loop():
 @pytest.mark.parametrize("teacher", ["ema", "siamese"])
 def test_losses_and_gradients_are_those_of_the_loop(teacher):
     run, some = shared("ctopk_w", **{"teacher.mode": teacher}), views("some")
-    cut, alone = cut_pairs(run, some), run.method._replace(teacher="none")
+    cut, alone = cut_pairs(run, some), run.method._replace(strategy=None)
 
     def total(params):
         options = {"network": run.network, "siamese": teacher == "siamese"}

@@ -388,3 +388,41 @@ def test_every_strategy_goes_with_every_teacher():
             run = Run(tiny("max", **changes))
             shapes = jax.eval_shape(run.train_fn, run.state, batch())
             assert_array_equal(shapes[0].step.shape, ())
+
+
+def test_random_keypoints_are_each_images_own_and_those_of_its_step(monkeypatch):
+    points = []
+    random_cell = keypoint.random_cell
+
+    def recorded(inputs, **options):
+        point = random_cell(inputs, **options)
+        jax.debug.callback(lambda x: points.append(np.asarray(x)), point)
+        return point
+
+    recorded.__signature__ = inspect.signature(random_cell)
+    strategy = keypoint.Strategy(recorded, channel_wise=False)
+    monkeypatch.setitem(keypoint.KEYPOINTS, "random", strategy)
+    run = Run(tiny("random"))
+    for _ in range(2):
+        run.restart()
+        run.step()
+        run.step()
+    jax.effects_barrier()
+    first, second, *again = points
+    assert len(np.unique(first, axis=0)) > 1
+    assert (first != second).any()
+    assert_array_equal(again, [first, second])
+
+
+def test_without_weights_there_are_no_patches_and_the_student_is_the_supervised_one():
+    alone = Run(tiny("supervised", **FAST))
+    followed = Run(tiny("max", **{"loss.alpha_p": 0.0, "loss.alpha_re": 0.0}, **FAST))
+    for seed in range(2):
+        metrics = alone.step(seed)
+        found = followed.step(seed)
+        assert found.keys() == metrics.keys()
+        for name, value in found.items():
+            assert_allclose(value, metrics[name], rtol=1e-3, err_msg=name)
+    encoder = leaves(followed.state.params["encoder"])
+    teacher = leaves(followed.state.teacher["params"])
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(encoder, teacher, strict=True))
