@@ -20,7 +20,7 @@ from oass_jax.errors import UserError, nearest
 _INSTALLED = Path(__file__).parent / "configs"
 FOLDER = _INSTALLED if _INSTALLED.is_dir() else Path(__file__).parents[1] / "configs"
 # Configs that are made from an argument, and no method of their own.
-_WITH_ARGUMENT = ("own", "demo", "from_json")
+_WITH_ARGUMENT = ("own", "demo", "photographs", "from_json")
 
 
 def methods() -> list[str]:

@@ -1,4 +1,5 @@
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -241,9 +242,35 @@ def test_rules_name_fields_that_exist():
     assert rules <= set(fields)
 
 
-@pytest.mark.parametrize("name", [*config_file.methods(), "demo", "demo:ctopk_w_csi"])
+PHOTOGRAPHS = config_file.FOLDER / "photographs.py"
+STUDY = [f"photographs:{row}" for row in runpy.run_path(str(PHOTOGRAPHS))["ROWS"]]
+
+
+@pytest.mark.parametrize(
+    "name", [*config_file.methods(), "demo", "demo:ctopk_w_csi", "photographs", *STUDY]
+)
 def test_every_config_is_sound(name):
     config_check.check_config(config_file.load(name))
+
+
+@pytest.mark.parametrize("name", ["own", *(f"own:{name}" for name in config_file.methods())])
+def test_images_of_ones_own_go_with_every_method(name, tmp_path):
+    config = config_file.load(name)
+    with pytest.raises(UserError, match=r"data\.dataset=csv needs --config\.data\.path"):
+        config_check.check_config(config)
+    config.data.path = str(tmp_path)
+    config_check.check_config(config)
+    config.num_epochs = 30.0
+    assert (config.eval.every_epochs, config.optimizer.warmup_epochs) == (3, 1.5)
+    if config.teacher.mode != "none":
+        assert 15 <= config.loss.alpha_re_ramp_epochs <= 25
+
+
+def test_a_row_that_there_is_not_is_reported():
+    with pytest.raises(
+        UserError, match=r"photographs:maxx, line \d+: ValueError: the rows are sup"
+    ):
+        config_file.load("photographs:maxx")
 
 
 def test_puzzlecam_ramps_over_half_of_any_number_of_epochs():

@@ -1,0 +1,58 @@
+"""The study on photographs: small images, full ImageNet weights, any of its rows.
+
+    python -m oass_jax.main --config=photographs:max --workdir=runs/photographs/max \
+        --config.data.manual_dir=DIR --config.model.pretrained=resnet50_v1.safetensors
+
+`docs/results.md` says what it is, how its numbers were chosen, and what came out. The rows are
+the keys of `ROWS`. The paper has no such setting.
+"""
+
+from oass_jax import config_file
+
+# Name -> config of a method, and the weights of L_p-cl and L_re where they are others than its own.
+# `step1` and `step2` lie between the weights of OASS and PuzzleCAM in even ratios.
+ROWS = {
+    "supervised": ("max", (0.0, 0.0)),  # with a teacher, so that its weights are evaluated, too
+    "max": ("max", None),
+    "random": ("random", None),
+    "max_csi": ("max_csi", None),
+    "puzzlecam": ("puzzlecam", None),
+    "puzzlecam_soft": ("puzzlecam", (0.25, 1.0)),
+    "ctopk_w_csi": ("ctopk_w_csi", None),
+    "gt_bbox": ("gt_bbox", None),
+    "max_step1": ("max", (0.164, 0.261)),
+    "max_step2": ("max", (0.405, 1.022)),
+    "max_puzzlecam": ("max", (1.0, 4.0)),
+}
+
+
+def get_config(row="max"):
+    """Returns the configuration of a row of the study.
+
+    Args:
+      row: a key of `ROWS`.
+    """
+    if row not in ROWS:
+        raise ValueError(f"the rows are {', '.join(ROWS)}")
+    method, weights = ROWS[row]
+    config = config_file.load_method(method)
+    if weights is not None:
+        config.loss.alpha_p, config.loss.alpha_re = weights
+    config.num_epochs = 3.0
+    config.batch_size = 16
+    config.data.canvas_px = 160
+    config.augment.image_px = 128
+    config.augment.long_side_px = (80, 160)
+    config.keypoint.margin_cells = 1
+    config.model.encoder = "resnet50_v1"
+    config.model.dtype = "float32"
+    config.optimizer.warmup_epochs = 0.25
+    config.eval.image_px = 160
+    config.eval.batch_size = 16
+    config.eval.every_epochs = 0.0  # the images of `val` are looked at once, at the end
+    config.checkpoint.every_steps = 100
+    config.checkpoint.keep_last = 1
+    if config.teacher.mode == "ema":
+        config.loss.alpha_p_ramp_epochs = config.get_ref("num_epochs") / 1.2
+        config.loss.alpha_re_ramp_epochs = config.get_ref("num_epochs") / 1.2
+    return config
