@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from ml_collections import ConfigDict
 
 from oass_jax.data import check, pipeline
-from oass_jax.data.sources.file_list import ListError
+from oass_jax.data.sources.image_list import ListError
 from oass_jax.run import build
 from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir

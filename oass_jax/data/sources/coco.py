@@ -11,7 +11,14 @@ from pathlib import Path
 from typing import Any
 
 from oass_jax.data.sources import file_list
-from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
+from oass_jax.data.sources.image_list import (
+    ImageList,
+    ListedImage,
+    ListError,
+    Object,
+    checksum,
+    read_bytes,
+)
 from oass_jax.errors import UserError
 
 # Boxes may reach over the border by rounding.
@@ -25,7 +32,7 @@ def read(path: Path) -> ImageList:
       UserError: it is no such file.
       ListError: entries of it are wrong.
     """
-    data = file_list.read_bytes(path)
+    data = read_bytes(path)
     try:
         content = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -56,7 +63,7 @@ def read(path: Path) -> ImageList:
     return ImageList(
         path=path,
         image_dir=path.parent,
-        checksum=file_list.checksum(data),
+        checksum=checksum(data),
         images=listed,
         class_names=tuple(names.values()),
         has_boxes=True,

@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from oass_jax.data.sources import file_list
-from oass_jax.data.sources.file_list import TEST, TRAIN, VAL, ImageList, ListedImage, ListError
+from oass_jax.data.sources.image_list import (
+    TEST,
+    TRAIN,
+    VAL,
+    ImageList,
+    ListedImage,
+    ListError,
+    checksum,
+    read_text,
+    shorten,
+)
 from oass_jax.errors import UserError, nearest
 
 IMAGE_COLUMNS = (
@@ -62,7 +72,7 @@ def read(path: Path) -> ImageList:
       UserError: it is no such table.
       ListError: lines of it are wrong.
     """
-    text = file_list.read_text(path)
+    text = read_text(path)
     header, lines = _read_lines(path, text)
     columns = _find_columns(path, header)
     others = [c for c in range(len(header)) if c not in columns]
@@ -81,11 +91,11 @@ def read(path: Path) -> ImageList:
     if columns.split is not None:
         notes[0] += f", splits from {header[columns.split]!r}"
     if unread := [name for name in unread if name]:
-        notes[0] += f"; not read: {file_list.shorten(unread)}"
+        notes[0] += f"; not read: {shorten(unread)}"
     return ImageList(
         path=path,
         image_dir=path.parent,
-        checksum=file_list.checksum(text.encode()),
+        checksum=checksum(text.encode()),
         images=[
             ListedImage(
                 filename=_filename(line, columns.image),
@@ -160,7 +170,7 @@ def _find_columns(path: Path, header: Sequence[str]) -> _Columns:
     image = find(IMAGE_COLUMNS)
     if image is None:
         raise UserError(
-            f"{path} has no column of images: its first line is {file_list.shorten(header)!r}; "
+            f"{path} has no column of images: its first line is {shorten(header)!r}; "
             f"name the column one of {', '.join(IMAGE_COLUMNS)}"
         )
     return _Columns(image, find(LABEL_COLUMNS), find(SPLIT_COLUMNS))

@@ -1,100 +1,28 @@
 """A list of image files with labels -> a split whose files are read in place.
 
-What the lists of all formats have in common: files are found and compared, images divided into
-splits, classes numbered, and what is wrong is reported by the line of the list.
+What the lists of all formats have in common: files are found and compared, classes numbered, and
+what is wrong is reported by the line of the list.
 """
 
 import collections
-import csv
-import dataclasses
-import hashlib
-import io
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from oass_jax.data.example import Record, Split
 from oass_jax.data.image_file import SUFFIXES
-from oass_jax.data.sources import Location
+from oass_jax.data.sources import Location, list_splits
+from oass_jax.data.sources.image_list import (
+    ALL,
+    ImageList,
+    ListedImage,
+    ListError,
+    checksum,
+    shorten,
+)
 from oass_jax.errors import UserError, nearest
-
-TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
-_MAX_NAMED = 5  # classes or columns that a line names
-
-
-class ListError(UserError):
-    """A list with mistakes: names the first.
-
-    Attributes:
-      problems: all of them, a line each.
-    """
-
-    def __init__(self, problems: Sequence[str]):
-        """Takes one line or more."""
-        more = len(problems) - 1
-        super().__init__(problems[0] + f" (and {more} more: --mode=check lists them)" * bool(more))
-        self.problems = tuple(problems)
-
-
-@dataclasses.dataclass(frozen=True)
-class Object:
-    """An object with a box.
-
-    Attributes:
-      label: its class.
-      box: ymin, xmin, ymax, xmax in [0, 1] of the image.
-      is_difficult: hard to recognise, or a crowd.
-    """
-
-    label: str
-    box: tuple[float, float, float, float]
-    is_difficult: bool
-
-
-@dataclasses.dataclass(frozen=True)
-class ListedImage:
-    """An image as a list names it.
-
-    Attributes:
-      filename: relative to the folder of the images.
-      where: the place in the list, `labels.csv, line 3`.
-      labels: the classes that are present, each once.
-      ignored: the classes of which it is not known.
-      objects: those with boxes; their classes are among `labels`.
-      split: that the list says it is in; None where it does not say.
-    """
-
-    filename: str
-    where: str
-    labels: tuple[str, ...]
-    ignored: tuple[str, ...] = ()
-    objects: tuple[Object, ...] = ()
-    split: str | None = None
-
-
-@dataclasses.dataclass(frozen=True)
-class ImageList:
-    """What a file says of images.
-
-    Attributes:
-      path: of the file.
-      image_dir: what file names are relative to, if nothing else is set.
-      checksum: of its content.
-      images: in its order.
-      class_names: in the order of the labels.
-      has_boxes: whether objects come with boxes.
-      notes: how it was understood, a line each.
-    """
-
-    path: Path
-    image_dir: Path
-    checksum: str
-    images: Sequence[ListedImage]
-    class_names: tuple[str, ...]
-    has_boxes: bool
-    notes: tuple[str, ...]
 
 
 class FileRecords(Sequence[Record]):
@@ -125,47 +53,6 @@ class FileRecords(Sequence[Record]):
             "ignored": [self._number[label] for label in image.ignored],
             "where": f"{image.filename} ({image.where})",
         }
-
-
-def read_text(path: Path) -> str:
-    """The text of a list: UTF-8, or UTF-16 with a byte-order mark.
-
-    Raises:
-      UserError: it cannot be read, or is something else.
-    """
-    data = read_bytes(path)
-    is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    try:
-        return data.decode("utf-16" if is_utf16 else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise UserError(
-            f"{path.name}, line {line}, is not UTF-8: save the file with that encoding"
-        ) from error
-
-
-def read_bytes(path: Path) -> bytes:
-    """The content of a list.
-
-    Raises:
-      UserError: it cannot be read.
-    """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror}") from error
-
-
-def checksum(data: bytes) -> str:
-    """SHA-256, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def shorten(names: Iterable[str]) -> str:
-    """The first names of many, and how many there are beside them."""
-    names = list(names)
-    more = len(names) - _MAX_NAMED
-    return ", ".join(names[:_MAX_NAMED]) + f" and {more} more" * (more > 0)
 
 
 def open_split(
@@ -200,11 +87,11 @@ def open_split(
         raise UserError(f"{image_list.path} holds no label: there is nothing to learn")
     if len(names) == 1:
         notes.append(f"warning: there is one class only, {names[0]}")
-    splits, split_list, more_notes = _divide(image_list, names, location, split)
+    splits, split_list, more_notes = list_splits.divide(image_list, names, location, split)
     base = split.partition("[")[0]
     if base not in splits:
         raise UserError(f"{image_list.path} has no split {base!r}: there are {', '.join(splits)}")
-    chosen = [splits[base][i] for i in _slice(split, len(splits[base]))]
+    chosen = [splits[base][i] for i in list_splits.take_slice(split, len(splits[base]))]
     images = [image_list.images[i] for i in chosen]
     contents = "".join(f"{image.filename}\n" for image in images)
     return Split(
@@ -320,114 +207,6 @@ def _refuse_unknown_classes(image_list: ImageList, class_names: Sequence[str]) -
                 )
     if problems:
         raise ListError(problems)
-
-
-def _divide(
-    image_list: ImageList, class_names: Sequence[str], location: Location, split: str
-) -> tuple[dict[str, list[int]], str, list[str]]:
-    """Split -> images, what to keep of a choice that was made here, and notes."""
-    images = image_list.images
-    everything = {ALL: list(range(len(images)))}
-    base = split.partition("[")[0]
-    if "{split}" in str(location.path):
-        return {base: everything[ALL]}, "", []
-    if any(image.split for image in images):
-        splits = _by_name(image.split for image in images)
-        return splits | everything, "", []
-    if base == ALL:
-        return everything, "", []
-    kept = _read_split_list(location.split_list)
-    if kept:
-        splits = _by_name(kept.get(image.filename) for image in images)
-        strangers = [image.filename for image in images if image.filename not in kept]
-        notes = []
-        if strangers:
-            notes.append(
-                f"warning: {len(strangers)} images of {image_list.path} are in no split of "
-                f"{location.split_list}, such as {strangers[0]}: only the split 'all' has them"
-            )
-        return splits | everything, "", notes
-    is_val = _stratify(images, class_names, location.val_fraction, location.split_seed)
-    names = [VAL if held_out else TRAIN for held_out in is_val]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "split"])
-    writer.writerows((image.filename, name) for image, name in zip(images, names, strict=True))
-    notes = [
-        f"{image_list.path} does not say which images are for validation: {int(is_val.sum())} of "
-        f"{len(images)} were drawn, stratified by label (data.val_fraction, data.split_seed)"
-    ]
-    return _by_name(names) | everything, text.getvalue(), notes
-
-
-def _by_name(names: Iterable[str | None]) -> dict[str, list[int]]:
-    splits = collections.defaultdict(list)
-    for index, name in enumerate(names):
-        if name is not None:
-            splits[name].append(index)
-    return dict(splits)
-
-
-def _read_split_list(path: Path | None) -> Mapping[str, str]:
-    if path is None or not path.is_file():
-        return {}
-    rows = list(csv.reader(io.StringIO(read_text(path))))
-    if not rows or any(len(row) != 2 or row[1] not in (TRAIN, VAL) for row in rows[1:]):
-        raise UserError(f"{path} is damaged: it lists image and split, train or val")
-    return dict(rows[1:])
-
-
-def _stratify(
-    images: Sequence[ListedImage], class_names: Sequence[str], val_fraction: float, seed: int
-) -> np.ndarray:
-    """Which images are for validation: bool `[N]`, with the share of each class as even as can be.
-
-    Raises:
-      UserError: too few images for both splits.
-    """
-    from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
-
-    num_val = round(val_fraction * len(images))
-    impossible = UserError(
-        f"{len(images)} images cannot be divided with data.val_fraction={val_fraction}: both "
-        "splits need one at least"
-    )
-    if not 0 < num_val < len(images):
-        raise impossible
-    number = {name: c for c, name in enumerate(class_names)}
-    label = np.zeros([len(images), len(class_names)], np.int8)
-    for row, image in zip(label, images, strict=True):
-        row[[number[name] for name in image.labels]] = 1
-    splitter = MultilabelStratifiedShuffleSplit(
-        n_splits=1, test_size=num_val, train_size=len(images) - num_val, random_state=seed
-    )
-    ((_, held_out),) = splitter.split(label, label)
-    is_val = np.zeros([len(images)], bool)
-    is_val[held_out] = True
-    if is_val.all() or not is_val.any():  # it meets the shares of the labels, and the size nearly
-        raise impossible
-    return is_val
-
-
-def _slice(split: str, length: int) -> Sequence[int]:
-    """The numbers of the images of a slice such as `val[:100]`."""
-    base, bracket, _ = split.partition("[")
-    if not bracket:
-        return range(length)
-    import tensorflow_datasets as tfds  # which reads slices of every other data set
-
-    # Not by its own name: 'all' is a word of tfds.
-    info = tfds.core.SplitInfo(
-        name="list", shard_lengths=[length], num_bytes=0, filename_template=None
-    )
-    try:
-        instruction = tfds.core.ReadInstruction.from_spec("list" + split.removeprefix(base))
-        (part,) = instruction.to_absolute({"list": info})
-    except (ValueError, AssertionError) as error:
-        raise UserError(
-            f"{split!r} is no slice: write it as {base}[:100] or {base}[10%:]"
-        ) from error
-    return range(length)[part.from_ : part.to]
 
 
 def _label_notes(

@@ -11,7 +11,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from oass_jax.data.sources import file_list, voc_devkit
-from oass_jax.data.sources.file_list import ImageList, ListedImage, ListError, Object
+from oass_jax.data.sources.image_list import (
+    TEST,
+    TRAIN,
+    VAL,
+    ImageList,
+    ListedImage,
+    ListError,
+    Object,
+    read_bytes,
+)
 from oass_jax.data.sources.voc_annotation import parse_annotation
 from oass_jax.errors import UserError
 
@@ -31,7 +40,7 @@ def read(path: Path) -> ImageList:
     splits, digest = _read_lists(path), hashlib.sha256()
     images, problems = [], []
     for file in files:
-        data = file_list.read_bytes(file)
+        data = read_bytes(file)
         digest.update(file.name.encode() + data)
         try:
             images.append(_image(file, data, splits.get(file.stem)))
@@ -83,11 +92,11 @@ def _read_lists(path: Path) -> Mapping[str, str]:
     """
     splits: dict[str, str] = {}
     problems = []
-    for split in (file_list.TRAIN, file_list.VAL, file_list.TEST):
+    for split in (TRAIN, VAL, TEST):
         file = path / _LISTS / f"{split}.txt"
         if not file.is_file():
             continue
-        for image_id in voc_devkit.parse_ids(file_list.read_bytes(file), name=str(file)):
+        for image_id in voc_devkit.parse_ids(read_bytes(file), name=str(file)):
             if splits.setdefault(image_id, split) != split:
                 problems.append(f"{file} lists {image_id}, which {splits[image_id]}.txt does, too")
     if problems:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from oass_jax.data import pipeline
-from oass_jax.data.sources.file_list import ListError
+from oass_jax.data.sources.image_list import ListError
 from oass_jax.errors import UserError
 
 INSTANCES = {

@@ -8,7 +8,7 @@ from PIL import Image
 
 from oass_jax.data import pipeline
 from oass_jax.data.sources import csv_list
-from oass_jax.data.sources.file_list import ListError
+from oass_jax.data.sources.image_list import ListError
 from oass_jax.errors import UserError
 
 NAMES = ("a.png", "b.png", "c.png", "d.png")

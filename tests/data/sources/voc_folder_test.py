@@ -3,7 +3,7 @@
 import pytest
 
 from oass_jax.data import pipeline
-from oass_jax.data.sources.file_list import ListError
+from oass_jax.data.sources.image_list import ListError
 from oass_jax.errors import UserError
 from tests.conftest import voc_object
 
