@@ -4,7 +4,9 @@ Nothing here imports jax, so that `--help` and every error answer at once.
 """
 
 import argparse
+import errno
 import functools
+import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -12,6 +14,11 @@ from typing import Any, NoReturn
 
 from oass_jax.errors import UserError, nearest
 
+# Of files and disks, where no bug is likely.
+_OF_THE_SYSTEM = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+)
 PREFIX = "--config."  # what a flag that sets a field of the config begins with
 
 
@@ -39,6 +46,13 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
             return main(sys.argv[1:] if argv is None else argv)
         except UserError as error:
             fail(str(error))
+        except OSError as error:
+            if error.errno == errno.EPIPE:  # of a reader that has seen enough, such as `head`
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+                sys.exit(128 + signal.SIGPIPE)
+            if error.errno not in _OF_THE_SYSTEM:
+                raise
+            fail(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)
@@ -70,6 +84,8 @@ class Parser(argparse.ArgumentParser):
         """
         known = [flag for action in self._actions for flag in action.option_strings]
         for word in words:
+            if word == "--":  # what follows are no flags
+                return
             flag = word.partition("=")[0]
             is_flag = flag.startswith("--") or (flag.startswith("-") and flag[1:2].isalpha())
             if is_flag and flag not in known:

@@ -125,6 +125,7 @@ def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
     fields = flatten(config.to_dict())
     for word in words:
         _check_name(word, fields)
+    words = _last_of_each(words)
     values = flags.FlagValues()
     try:
         DEFINE_config_dict("config", config, flag_values=values, sys_argv=list(words))
@@ -134,6 +135,12 @@ def _override(config: ConfigDict, words: Sequence[str]) -> ConfigDict:
     if len(rest) > 1:
         raise UserError(f"{rest[1]!r} is not a flag: flags begin with --")
     return values.config
+
+
+def _last_of_each(words: Sequence[str]) -> list[str]:
+    """Leaves out what is set again later: the parser would append to a tuple."""
+    last = {word.partition("=")[0] if "=" in word else n: word for n, word in enumerate(words)}
+    return list(last.values())
 
 
 def _check_name(word: str, fields: Mapping[str, Any]) -> None:

@@ -86,8 +86,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
 def main(argv: Sequence[str]) -> int:
     """The command. Imports jax late, so that errors answer at once."""
     args = parse(argv)
-    num_images, common = _survey(args.images)
-    if not num_images:
+    # All of them before anything is written, since what is written are images, too.
+    paths = list(_find(args.images, args.out))
+    if not paths:
         raise UserError(f"there is no image in {' '.join(args.images)}")
     from oass_jax.evaluation import decision
     from oass_jax.run import libraries
@@ -106,48 +107,39 @@ def main(argv: Sequence[str]) -> int:
         unreadable.append(error)
         command_line.print_error(str(error))
 
-    results = model.stream(_find(args.images), on_error=report)
+    results = model.stream(paths, on_error=report)
     try:
         with libraries.memory_reported("choose a smaller --batch_size"):
             if args.out is None:
                 for result in results:
                     print(_line(result), flush=True)
             else:
-                shown = _shown(results, num_images)
+                common = os.path.commonpath([os.path.dirname(os.path.abspath(p)) for p in paths])
+                shown = _shown(results, len(paths))
                 _write(args.out, model, shown, cams_below=common if args.cams else None)
                 print(f"written to {args.out}")
     except DivergedError as error:
         command_line.print_error(str(error))
         return error.status
-    except BrokenPipeError:  # of a reader that has seen enough, such as `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     if unreadable:
-        command_line.print_error(f"{len(unreadable)} of {num_images} images could not be read")
+        command_line.print_error(f"{len(unreadable)} of {len(paths)} images could not be read")
     return 1 if unreadable else 0
 
 
-def _survey(words: Sequence[str]) -> tuple[int, str]:
-    """How many images there are, and the folder that they have in common."""
-    count, common = 0, ""
-    for path in _find(words):
-        count += 1
-        folder = os.path.dirname(os.path.abspath(path))
-        common = os.path.commonpath([common, folder]) if common else folder
-    return count, common
-
-
-def _find(words: Sequence[str]) -> Iterator[str]:
-    """The paths of all images that the words of the command line name.
+def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
+    """The paths of all images that the words of the command line name, but for those in `out`.
 
     Raises:
       UserError: a word names nothing.
     """
     from oass_jax.data.image_file import SUFFIXES
 
+    left_out = out and os.path.abspath(out)
     for word in words:
         if os.path.isdir(word):
             for folder, folders, names in os.walk(word):
-                folders.sort()
+                below = os.path.abspath(folder)
+                folders[:] = sorted(f for f in folders if os.path.join(below, f) != left_out)
                 images = (name for name in sorted(names) if name.lower().endswith(SUFFIXES))
                 yield from (os.path.join(folder, name) for name in images)
         elif os.path.exists(word):
@@ -155,14 +147,14 @@ def _find(words: Sequence[str]) -> Iterator[str]:
         elif word.startswith("@"):
             yield from _listed(word[1:])
         elif matches := sorted(glob.iglob(word, recursive=True)):
-            yield from _find(matches)
+            yield from _find(matches, out)
         else:
             raise UserError(f"there is no image {word}: {nearest_path(Path(word))}")
 
 
 def _listed(path: str) -> Iterator[str]:
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as lines:
+        with open(path, encoding="utf-8-sig", errors="surrogateescape") as lines:
             yield from (line.strip() for line in lines if line.strip())
     except OSError as error:
         raise UserError(f"the list @{path} cannot be read: {error.strerror}") from error

@@ -1,8 +1,11 @@
+import errno
 import json
+import os
 import runpy
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -143,6 +146,33 @@ def test_words_may_be_in_any_order_and_spelling(words):
     args = main.parse(words)
     assert (args.workdir, args.mode, args.distributed) == (Path("w"), "train", False)
     assert (args.config.batch_size, args.config.data.cache) == (7, True)
+
+
+def test_of_a_field_that_is_set_twice_the_last_counts():
+    scales = [f"--config.eval.scales={s}" for s in ("(0.5, 1.0)", "(2.0,)")]
+    assert main.parse([MAX, W, *scales]).config.eval.scales == (2.0,)
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.EACCES, 2), (errno.EPIPE, 141)])
+def test_errors_of_the_system_leave_no_traceback(number, status, capfd):
+    @command_line.command
+    def fails(argv):
+        raise OSError(number, os.strerror(number), "some/file")
+
+    with mock.patch.object(os, "dup2"), pytest.raises(SystemExit) as end:
+        fails([])
+    assert end.value.code == status
+    line = "error: some/file cannot be used: Permission denied\n" if status == 2 else ""
+    assert capfd.readouterr().err == line
+
+
+def test_an_error_that_may_be_a_bug_keeps_its_traceback():
+    @command_line.command
+    def fails(argv):
+        raise FileNotFoundError(errno.ENOENT, "gone", "some/file")
+
+    with pytest.raises(FileNotFoundError):
+        fails([])
 
 
 def test_two_command_lines_do_not_meet():

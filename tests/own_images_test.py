@@ -143,15 +143,15 @@ def test_an_evaluation_of_another_list(copied):
     to_new = [f"--workdir={run}", "--mode=eval", f"--config.data.path={images}/new.csv"]
     done = call([*to_new, "--config.eval.split=all"])
     assert done.returncode == 0, done.stderr
-    summary = json.loads((run / "eval" / "csv-new_all" / "summary.json").read_text())
+    summary = json.loads((run / "eval" / "csv-images-new_all" / "summary.json").read_text())
     assert (summary["num_images"], summary["absent"]) == (2, ["bird", "cat"])
     assert summary["thresholds_of"].startswith("csv val")
-    assert summary["dataset"] == "csv/new"
+    assert summary["dataset"] == "csv/images/new"
     # A split of the same name is not that of the run either.
     before = (run / "thresholds.json").read_bytes()
     (images / "new.csv").write_text("image,labels,split\n03.png,dog,val\n05,,val\n")
     assert call(to_new).returncode == 0
-    assert (run / "eval" / "csv-new_val" / "summary.json").is_file()
+    assert (run / "eval" / "csv-images-new_val" / "summary.json").is_file()
     assert (run / "thresholds.json").read_bytes() == before
     (images / "new.csv").write_text("image,labels\n03.png,doge\n")
     done = call([*to_new, "--config.eval.split=all"])

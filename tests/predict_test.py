@@ -2,9 +2,9 @@
 
 import csv
 import json
-import os
 import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,10 +121,16 @@ def test_an_image_that_cannot_be_read_is_skipped(finished_run, photos, tmp_path)
 def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
     monkeypatch.chdir(photos)
     (photos / "@c[1].png").write_bytes((photos / "c.png").read_bytes())
-    assert list(predict._find(["**/x.PNG", "@c[1].png"])) == ["a/x.PNG", "b/x.PNG", "@c[1].png"]
-    assert list(predict._find(["."])) == ["./@c[1].png", "./c.png", "./a/x.PNG", "./b/x.PNG"]
-    count, common = predict._survey(["a/x.PNG", "b"])
-    assert (count, common) == (2, os.getcwd())
+    assert list(predict._find(["**/x.PNG", "@c[1].png"], None)) == [
+        "a/x.PNG",
+        "b/x.PNG",
+        "@c[1].png",
+    ]
+    assert list(predict._find(["."], None)) == ["./@c[1].png", "./c.png", "./a/x.PNG", "./b/x.PNG"]
+    # What an earlier command wrote there is not predicted.
+    assert list(predict._find(["."], Path("a"))) == ["./@c[1].png", "./c.png", "./b/x.PNG"]
+    (photos / "list.txt").write_text("\ufeffc.png\n", encoding="utf-8")
+    assert list(predict._find(["@list.txt"], None)) == ["c.png"]
 
 
 @pytest.mark.parametrize(

@@ -169,6 +169,8 @@ def _open(data: bytes) -> Image.Image:
 
 
 def _checked(image: Image.Image) -> Image.Image:
+    if not image.width * image.height:
+        raise ValueError("it has no pixels")
     # PIL itself only warns here, and only at a larger size.
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
@@ -187,6 +189,8 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _upright(image: Image.Image) -> Image.Image:
+    # Its reader of TIFF turns them itself as it loads, and then says so.
+    image.load()
     turn = _TURNS.get(_orientation(image))
     return image if turn is None else image.transpose(turn)
 

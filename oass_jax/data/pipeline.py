@@ -61,7 +61,10 @@ def open_split(
       UserError: unknown data set, and all that its opener raises; of tfds data sets that is
         `prepare.open_split`.
     """
-    return sources.find_opener(name)(name, split, location, class_names=class_names)
+    opened = sources.find_opener(name)(name, split, location, class_names=class_names)
+    if not len(opened):
+        raise UserError(f"{name} {split} has no images: choose another split")
+    return opened
 
 
 def train_batches(

@@ -3,6 +3,7 @@
 Nothing heavy is imported before a rule is applied, so that a wrong one is reported at once.
 """
 
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,7 @@ def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) 
         with np.load(path) as arrays:
             scores, labels = arrays["prediction"], arrays["label"]
             names = arrays["class_name"].tolist()
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{PRECISION}={wanted:g} needs the scores of the validation split, but {path} cannot "
             f"be read ({error}): evaluate with --mode=eval first"

@@ -25,6 +25,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     console = Console(quiet=not folder.writes)
     try:
         evaluator = Evaluator(config, folder, run.network, run.mesh, run.class_names, console)
+        for note in evaluator.split.notes:
+            console.say(note)
         evaluation, _ = evaluator(run.model, run.step)
     finally:
         console.close()

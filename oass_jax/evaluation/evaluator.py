@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -123,12 +124,20 @@ class Evaluator:
             result=result,
             thresholds=class_thresholds,
             thresholds_of=thresholds_of,
+            keeps_thresholds=thresholds_of is None and self._predicts_as_the_run(),
             summary=summary | about | {name: config[name] for name in SETTINGS},
         )
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
         metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
         aps = zip(class_names, result.ap, strict=True)
         return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
+
+    def _predicts_as_the_run(self) -> bool:
+        """Whether nothing is set otherwise than where the thresholds of the run will be used."""
+        fields = self._folder.fields()
+        own = {f"eval.{name}": self._config.eval[name] for name in (*SETTINGS, "checkpoint")}
+        as_json = json.loads(json.dumps(own))  # tuples are lists there
+        return all(fields.get(name) == value for name, value in as_json.items())
 
     def _thresholds(
         self, prediction: np.ndarray, label: np.ndarray, step: int
@@ -174,7 +183,8 @@ def open_split(
         )
     trained_path = folder.fields().get("data.path", config.data.path)
     if config.eval.dataset in sources.WITH_PATH and config.data.path != trained_path:
-        return dataclasses.replace(split, name=f"{split.name}/{Path(config.data.path).stem}")
+        path = Path(config.data.path).absolute()
+        return dataclasses.replace(split, name=f"{split.name}/{path.parent.name}/{path.stem}")
     return split
 
 

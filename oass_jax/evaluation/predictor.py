@@ -225,7 +225,10 @@ class Predictor:
             while True:
                 room = num_threads + self.batch_size - len(waiting)
                 for number, image in itertools.islice(numbered, room):
-                    waiting.append(pool.submit(self._read, image, number))
+                    # PIL's images are not for several threads.
+                    is_shared = isinstance(image, Image.Image)
+                    submit_fn = _call if is_shared else pool.submit
+                    waiting.append(submit_fn(self._read, image, number))
                 if not waiting:
                     return
                 try:
@@ -292,8 +295,10 @@ def load(
 ) -> Predictor:
     """Opens a run, see `oass_jax.load`."""
     rule = decision.parse(threshold)
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+        raise UserError(f"batch_size={batch_size}: must be a whole number, at least 1")
     libraries.keep_compiled_programs()
-    folder = Workdir(Path(workdir).expanduser())
+    folder = Workdir(Path(os.path.expanduser(workdir)))
     class_names = folder.read_classes()
     config = config_file.from_json(folder.config)
     on_cpu = jax.default_backend() == "cpu"
@@ -307,6 +312,16 @@ def load(
     with libraries.quiet():
         run = open_run(folder, config=config)
     return Predictor(folder.root, run, decided, batch_size=batch_size)
+
+
+def _call(function: Callable, *args: Any) -> concurrent.futures.Future:
+    """What a pool's `submit` returns, but called at once."""
+    future = concurrent.futures.Future()
+    try:
+        future.set_result(function(*args))
+    except UserError as error:
+        future.set_exception(error)
+    return future
 
 
 def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:

@@ -31,6 +31,7 @@ class Evaluation(NamedTuple):
       result: the average precisions of `prediction`.
       thresholds: of the classes; None where there are none.
       thresholds_of: the split they were chosen on; None where it is this one.
+      keeps_thresholds: whether they become those of the run: they were chosen as it predicts.
       summary: what `summary.json` holds: the metrics, and how the evaluation was made.
     """
 
@@ -46,6 +47,7 @@ class Evaluation(NamedTuple):
     result: MeanAveragePrecision
     thresholds: Thresholds | None
     thresholds_of: str | None
+    keeps_thresholds: bool
     summary: dict[str, Any]
 
 
@@ -150,7 +152,7 @@ def write(folder: Workdir, evaluation: Evaluation) -> None:
         for name, text in files.items():
             folder.write_text(target / name, text)
         folder.write_bytes(target / workdir.SERVER_ARCHIVE, voc_server.archive(files))
-    if evaluation.thresholds is not None and evaluation.thresholds_of is None:
+    if evaluation.thresholds is not None and evaluation.keeps_thresholds:
         thresholds.write(folder, evaluation.class_names, evaluation.thresholds)
     columns = _per_class(evaluation)
     rows = zip(*columns.values(), strict=True)

@@ -25,6 +25,7 @@ def check_data(config: ConfigDict, folder: Workdir | None) -> int:
     Raises:
       UserError: there is no such data set or split.
     """
+    build.create_encoder(config)  # which refuses sizes that do not go with it
     try:
         splits = list(_open_splits(config, folder))
     except ListError as error:

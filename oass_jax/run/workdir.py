@@ -297,11 +297,16 @@ class Workdir:
           UserError: the folder holds no run.
         """
         try:
-            return tuple(self.classes.read_text(encoding="utf-8").splitlines())
-        except FileNotFoundError:
+            names = tuple(self.classes.read_text(encoding="utf-8").split("\n")[:-1])
+        except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{self.root} holds no run ({self.classes.name} is missing): train there first"
             ) from None
+        except UnicodeDecodeError:
+            names = ()
+        if not names:
+            raise UserError(f"{self.classes} is damaged: it lists the classes, one a line")
+        return names
 
     def _starts(self) -> list[dict[str, Any]]:
         starts = read_json(self.env).get("starts")

@@ -95,6 +95,23 @@ def test_orientation_turns_pixels_boxes_and_masks_alike(orientation):
         assert upright[7, 40 - 12, 0] == 0
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("file_format", ["TIFF", "WEBP"])
+def test_files_of_other_formats_are_turned_once(file_format, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"exif": exif} | ({"lossless": True} if file_format == "WEBP" else {})
+    image = Image.fromarray(PIXELS)
+    data, png = encoded(image, file_format, **options), encoded(image, "PNG", exif=exif)
+    expected = decode_rgb(png, name="x", fit_px=999)
+    np.testing.assert_array_equal(decode_rgb(data, name="x", fit_px=999), expected)
+
+
+def test_an_image_without_pixels_is_refused():
+    with pytest.raises(UserError, match=r"cannot be decoded \(it has no pixels\)"):
+        read_rgb(Image.new("RGB", (0, 5)), name="x")
+
+
 @pytest.mark.parametrize("orientation", [None, 0, 9])
 def test_an_image_that_does_not_say_how_it_is_turned_is_upright(orientation):
     exif = Image.Exif()

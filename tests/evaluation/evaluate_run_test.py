@@ -122,12 +122,14 @@ def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, data_di
     assert call(evaluate).returncode == 0
     summary = json.loads((evaluation / "summary.json").read_text())
     assert "best_f1" not in summary["precision_recall"]
-    # The split of the training gives them back, of whatever weights are evaluated.
-    done = call(words(data_dir, folder.root, "--mode=eval", "--config.eval.weights=ema"))
-    assert done.returncode == 0, done.stderr
-    assert "(best F1, by halves)\n" in done.stdout
-    found = thresholds.read(folder, folder.read_classes())
-    assert found.source == "digit_scenes val[:48], 48 images, step 6, ema weights"
+    # The split of the training gives them back, but only for what the run predicts with.
+    for other in ("weights=ema", "scales=(0.5,1.0)", "image_px=64", "checkpoint=best"):
+        done = call(words(data_dir, folder.root, "--mode=eval", f"--config.eval.{other}"))
+        assert done.returncode == 0, done.stderr
+        assert "(best F1, by halves)\n" in done.stdout
+        assert folder.thresholds.read_text() == "{"
+    assert call(words(data_dir, folder.root, "--mode=eval")).returncode == 0
+    assert folder.thresholds.read_bytes() == before
 
 
 def test_a_split_without_labels_gives_files_for_the_server_and_no_score(

@@ -56,6 +56,12 @@ def test_importing_the_package_is_light():
     assert imported("oass_jax", ("jax", "numpy", "PIL", "ml_collections")) == "[]"
 
 
+@pytest.mark.parametrize("batch_size", [0, -1, 1.5, "3"])
+def test_a_batch_is_a_whole_number_of_images(batch_size):
+    with pytest.raises(UserError, match=f"batch_size={batch_size}: must be a whole number"):
+        oass_jax.load("any", batch_size=batch_size)
+
+
 @pytest.mark.parametrize("batch_size", [1, 7, 48])
 def test_probabilities_are_those_of_the_evaluation(finished_run, scenes, batch_size):
     model = oass_jax.load(finished_run, batch_size=batch_size)

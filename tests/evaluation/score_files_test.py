@@ -30,6 +30,7 @@ def write(root, *, dataset="voc/2012", split="val", label=LABEL, chosen=OWN, thr
         result=average_precision.mean_average_precision(LOGITS, label),
         thresholds=chosen,
         thresholds_of=thresholds_of,
+        keeps_thresholds=thresholds_of is None,
         summary=score_files.summarize(
             CLASS_NAMES,
             LOGITS,

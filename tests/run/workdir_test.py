@@ -38,6 +38,18 @@ def test_the_split_of_validation_is_that_of_the_config(tmp_path):
     assert folder.validation() == (None, None)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe", None])
+def test_a_damaged_list_of_classes_is_reported(tmp_path, content):
+    if content is not None:
+        (tmp_path / "classes.txt").write_bytes(content)
+    sentence = "is damaged: it lists the classes" if content is not None else "holds no run"
+    with pytest.raises(UserError, match=sentence):
+        Workdir(tmp_path).read_classes()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="holds no run"):
+        Workdir(tmp_path / "file").read_classes()
+
+
 def test_a_changed_field_is_told(tmp_path):
     start(tmp_path)
     notes = start(tmp_path, config=CONFIG | {"loss": {"alpha_p": 1.0}})

@@ -9,6 +9,7 @@ known: ignored). A column of `SPLIT_COLUMNS` may say which split it is in.
 import csv
 import functools
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -34,6 +35,8 @@ LABEL_COLUMNS = ("labels", "tags", "classes", "label")
 SPLIT_COLUMNS = ("split", "subset", "is_valid")
 _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATORS = ("|", ";", ",")  # of labels; where there is none of them, spaces are
+_NUMBERS_LINES = re.compile(r"(Unnamed: \d+)?")  # the columns of pandas that do
+_QUOTES = "'\""  # around the labels of a list as Python or JSON prints it
 _SPLITS = {
     **dict.fromkeys(("train", "training"), TRAIN),
     **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
@@ -184,7 +187,7 @@ def _read_label_column(
     Raises:
       ListError: two ways to separate them.
     """
-    texts = [line.cells[column] for line in lines]
+    texts = [_without_brackets(line.cells[column]) for line in lines]
     separator = next((s for s in _SEPARATORS if any(s in text for text in texts)), None)
     others = [s for s in _SEPARATORS if s != separator]
     if separator:
@@ -199,12 +202,24 @@ def _read_label_column(
         if problems:
             raise ListError(problems)
     how = f"separated by {separator!r}" if separator else "separated by spaces"
-    if not any(len(text.split(separator)) > 1 for text in texts):
+    parts = [
+        [part.strip().strip(_QUOTES) for part in text.split(separator)] if text else []
+        for text in texts
+    ]
+    # Labels come again in other company; the words of a name do not.
+    num_parts = len({part for labels in parts for part in labels})
+    if separator in (",", None) and num_parts > len({*texts} - {""}):
+        parts, how = [[text] if text else [] for text in texts], "one an image"
+    if all(len(labels) < 2 for labels in parts):
         how = "one an image"
-    parts = [[part.strip() for part in text.split(separator)] if text else [] for text in texts]
     empty = [line.where for line, labels in zip(lines, parts, strict=True) if "" in labels]
     notes = [f"warning: {len(empty)} lines have an empty label, such as {where}" for where in empty]
     return [list(dict.fromkeys(filter(None, labels))) for labels in parts], notes[:1], how
+
+
+def _without_brackets(text: str) -> str:
+    """`['cat', 'dog']` -> `'cat', 'dog'`."""
+    return text[1:-1].strip() if text.startswith("[") and text.endswith("]") else text
 
 
 def _read_class_columns(
@@ -220,7 +235,7 @@ def _read_class_columns(
     classes = [
         c
         for c in columns
-        if header[c]
+        if not _NUMBERS_LINES.fullmatch(header[c])
         and header[c].lower() not in IMAGE_COLUMNS
         and any(line.cells[c].lower() in _VALUES for line in lines)
     ]
@@ -232,7 +247,7 @@ def _read_class_columns(
         )
     problems = [
         f"{line.where}: {line.cells[c]!r} in the column {header[c]!r} is neither 1 (present), 0 "
-        "(absent) nor -1 (not known)"
+        "(absent) nor -1 (not known): remove the column if it is no class"
         for line in lines
         for c in classes
         if line.cells[c].lower() not in _VALUES

@@ -85,12 +85,21 @@ def open_split(
     names, notes = list(image_list.class_names if class_names is None else class_names), []
     if not names:
         raise UserError(f"{image_list.path} holds no label: there is nothing to learn")
+    for name_of_class in names:
+        if not name_of_class.isprintable():
+            raise UserError(
+                f"{image_list.path}: the class {name_of_class!r} holds a line break or another "
+                "character that cannot be printed: rename it"
+            )
     if len(names) == 1:
         notes.append(f"warning: there is one class only, {names[0]}")
     splits, split_list, more_notes = list_splits.divide(image_list, names, location, split)
     base = split.partition("[")[0]
     if base not in splits:
-        raise UserError(f"{image_list.path} has no split {base!r}: there are {', '.join(splits)}")
+        raise UserError(
+            f"{image_list.path} has no split {base!r}: there are {', '.join(splits)}; name one as "
+            "--config.data.split or --config.eval.split"
+        )
     chosen = [splits[base][i] for i in list_splits.take_slice(split, len(splits[base]))]
     images = [image_list.images[i] for i in chosen]
     contents = "".join(f"{image.filename}\n" for image in images)
@@ -142,7 +151,7 @@ def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], lis
     paths, sizes, problems, missing = [], [], [], 0
     first_use: dict[Path, str] = {}
     for image in image_list.images:
-        path = image_dir / Path(image.filename).expanduser()
+        path = image_dir / image.filename
         if path.parent not in folders:
             folders[path.parent] = _Folder(path.parent)
         found = folders[path.parent].find(path.name)
@@ -153,7 +162,10 @@ def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], lis
         path = path.with_name(found[0])
         if path in first_use:
             first = first_use[path]
-            problems.append(f"{image.where}: {image.filename} is listed twice, see {first}")
+            problems.append(
+                f"{image.where}: {image.filename} is listed twice, see {first}: put all its labels "
+                "into one line"
+            )
         first_use.setdefault(path, image.where)
         paths.append(path)
         sizes.append(folders[path.parent].size(found[0]))
@@ -173,18 +185,22 @@ class _Folder:
     def __init__(self, path: Path):
         self._sizes: dict[str, int] = {}
         self._by_stem = collections.defaultdict(list)
+        self._by_lower = collections.defaultdict(list)
         if path.is_dir():
             with os.scandir(path) as entries:
                 for entry in entries:
                     if entry.is_file():
                         self._sizes[entry.name] = entry.stat().st_size
+                        self._by_lower[entry.name.lower()].append(entry.name)
                         stem, suffix = os.path.splitext(entry.name)
                         if suffix.lower() in SUFFIXES:
                             self._by_stem[stem].append(entry.name)
 
     def find(self, name: str) -> list[str]:
-        """The files that a name may be: itself, or those it lacks the suffix of."""
-        return [name] if name in self._sizes else sorted(self._by_stem.get(name, ()))
+        """The files that a name may be: itself, in other case, or those it lacks the suffix of."""
+        if name in self._sizes:
+            return [name]
+        return sorted(self._by_lower[name.lower()] or self._by_stem[name])
 
     def size(self, name: str) -> int:
         return self._sizes[name]
@@ -193,7 +209,8 @@ class _Folder:
 def _why_not_one(path: Path, found: Sequence[str]) -> str:
     if found:
         return f"{path} may be {' or '.join(found)}: add the suffix"
-    return f"there is no image {path}"
+    hint = ": write its folders with /" if "\\" in path.name else ""
+    return f"there is no image {path}{hint}"
 
 
 def _refuse_unknown_classes(image_list: ImageList, class_names: Sequence[str]) -> None:

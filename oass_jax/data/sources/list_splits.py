@@ -93,24 +93,24 @@ def _stratify(
     from iterstrat.ml_stratifiers import MultilabelStratifiedShuffleSplit  # imports scikit-learn
 
     num_val = round(val_fraction * len(images))
-    impossible = UserError(
-        f"{len(images)} images cannot be divided with data.val_fraction={val_fraction}: both "
-        "splits need one at least"
-    )
     if not 0 < num_val < len(images):
-        raise impossible
+        raise UserError(
+            f"{len(images)} images cannot be divided with data.val_fraction={val_fraction}: both "
+            "splits need one at least"
+        )
     number = {name: c for c, name in enumerate(class_names)}
-    label = np.zeros([len(images), len(class_names)], np.int8)
+    label = np.zeros([len(images), len(class_names) + 1], np.int8)
     for row, image in zip(label, images, strict=True):
         row[[number[name] for name in image.labels]] = 1
+        row[-1] = not image.labels  # as evenly as those with a label
     splitter = MultilabelStratifiedShuffleSplit(
         n_splits=1, test_size=num_val, train_size=len(images) - num_val, random_state=seed
     )
     ((_, held_out),) = splitter.split(label, label)
     is_val = np.zeros([len(images)], bool)
+    if not 0 < len(held_out) < len(images):  # labels that hardly any two images have in common
+        held_out = np.random.RandomState(seed).permutation(len(images))[:num_val]
     is_val[held_out] = True
-    if is_val.all() or not is_val.any():  # it meets the shares of the labels, and the size nearly
-        raise impossible
     return is_val
 
 

@@ -78,6 +78,8 @@ def open_split(
         raise UserError(f"{name} needs the name or folder of its data set: set --config.data.path")
     builder = _open_builder(location)
     features, where = builder.info.features, builder.data_dir
+    if not builder.info.splits:
+        raise UserError(f"{where} is not prepared: let tfds prepare it as array_record first")
     label = _label_feature(features)
     if "image" not in features or label is None:
         raise UserError(
@@ -111,7 +113,7 @@ def _open_builder(location: Location) -> tfds.core.DatasetBuilder:
             return tfds.builder_from_directory(folder)
         return tfds.builder(str(folder), data_dir=location.data_dir)
     except (
-        *(OSError, ValueError, LookupError, json_format.ParseError),
+        *(OSError, ValueError, LookupError, ImportError, json_format.ParseError),
         tfds.core.DatasetNotFoundError,
     ) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -103,6 +103,25 @@ def test_names_of_several_words_where_something_else_separates(folder):
     }
 
 
+@pytest.mark.parametrize(
+    ("text", "classes"),
+    [
+        ("a.png,traffic light\nb.png,fire hydrant\n", ("fire hydrant", "traffic light")),
+        ('a.png,"bear, brown"\nb.png,cat\n', ("bear, brown", "cat")),
+        ("a.png,\"['cat', 'dog']\"\nb.png,\"['dog']\"\nc.png,[]\n", ("cat", "dog")),
+        ('a.png,"[""cat"", ""dog""]"\nb.png,"[""dog""]"\n', ("cat", "dog")),
+    ],
+)
+def test_words_of_a_name_are_no_labels(folder, text, classes):
+    assert opened(folder, "image,labels\n" + text).class_names == classes
+
+
+def test_other_case_and_a_tilde_are_names_of_files(folder, sample_images):
+    sample_images(folder, ["~a.png"])
+    text = "Unnamed: 0,image,cat\n0,A.PNG,1\n1,~a.png,0\n"
+    assert [r["image"].name for r in opened(folder, text).source] == ["a.png", "~a.png"]
+
+
 def test_splits_of_the_table(folder):
     text = (
         "image,labels,subset\na.png,cat,train\nb.png,dog,VALID\nc.png,dog,test\nd.png,cat,train\n"
@@ -166,6 +185,14 @@ MISTAKES = {
     "no label": ("image,labels\na.png,\nb.png,\n", "holds no label: there is nothing to learn"),
     "twice": ("image,labels\na.png,cat\nb.png,dog\na.png,dog\n", r"line 4: a\.png is listed twice"),
     "twice by stem": ("image,labels\na.png,cat\na,dog\n", r"line 3: a is listed twice, see labels"),
+    "backslash": (
+        "image,labels\na.png,cat\nimg\\b.png,dog\n",
+        r"line 3: there is no image .*b\.png: write its folders with /",
+    ),
+    "line break": (
+        'image,"cat\nfish",dog\na.png,1,0\nb.png,0,1\n',
+        r"the class 'cat\\nfish' holds a line break",
+    ),
     "missing": ("image,labels\na.png,cat\nx.png,dog\n", r"line 3: there is no image .*x\.png"),
     "folder": ("image,labels\na.png,cat\nsub,dog\n", r"line 3: there is no image .*sub"),
     "all missing": (

@@ -70,6 +70,20 @@ def test_both_splits_need_images(folder, fraction):
         opened(folder, "train", val_fraction=fraction)
 
 
+@pytest.mark.parametrize("labels", [["cat"] * 10 + [""] * 10, [f"c{n}" for n in range(20)]])
+def test_one_class_and_labels_without_company_are_divided_too(folder, labels):
+    rows = [f"{n:02}.png,{label}\n" for n, label in enumerate(labels)]
+    (folder / "labels.csv").write_text("image,labels\n" + "".join(rows))
+    train, val = opened(folder, "train"), opened(folder, "val")
+    assert 2 <= len(val) <= 6
+    assert sorted(names(train) + names(val)) == [f"{n:02}.png" for n in range(20)]
+
+
+def test_a_split_without_images_is_refused(folder):
+    with pytest.raises(UserError, match=r"csv val\[:0\] has no images: choose another split"):
+        opened(folder, "val[:0]")
+
+
 def test_slices(folder):
     everything = names(opened(folder, "all"))
     assert names(opened(folder, "all[:3]")) == everything[:3]
