@@ -95,8 +95,8 @@ def test_a_list_gives_a_network(trained, images):
 def test_the_split_of_a_run_stays(copied):
     images, run = copied
     split = (run / "split.csv").read_text()
-    more = words(images, f"--workdir={run}", "--config.num_epochs=3")
-    done = call([*more, "--config.data.split_seed=5", "--config.data.val_fraction=0.5"])
+    again = words(images, f"--workdir={run}", "--config.data.split_seed=5")
+    done = call([*again, "--config.data.val_fraction=0.5"])
     assert done.returncode == 0, done.stderr
     assert "resumed from the checkpoint" in done.stdout
     assert (run / "split.csv").read_text() == split
@@ -133,8 +133,6 @@ def test_other_images_are_refused(copied):
     done = call(more)
     assert done.returncode == 2
     assert "has changed since this run read it first: restore the file" in done.stderr
-    np.save(run / "checksums.npy", noted)
-    assert call(more).returncode == 0
 
 
 def test_an_evaluation_of_another_list(copied):

@@ -123,11 +123,10 @@ def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, data_di
     summary = json.loads((evaluation / "summary.json").read_text())
     assert "best_f1" not in summary["precision_recall"]
     # The split of the training gives them back, but only for what the run predicts with.
-    for other in ("weights=ema", "scales=(0.5,1.0)", "image_px=64", "checkpoint=best"):
-        done = call(words(data_dir, folder.root, "--mode=eval", f"--config.eval.{other}"))
-        assert done.returncode == 0, done.stderr
-        assert "(best F1, by halves)\n" in done.stdout
-        assert folder.thresholds.read_text() == "{"
+    done = call(words(data_dir, folder.root, "--mode=eval", "--config.eval.weights=ema"))
+    assert done.returncode == 0, done.stderr
+    assert "(best F1, by halves)\n" in done.stdout
+    assert folder.thresholds.read_text() == "{"
     assert call(words(data_dir, folder.root, "--mode=eval")).returncode == 0
     assert folder.thresholds.read_bytes() == before
 
