@@ -134,12 +134,12 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
     """
     from oass_jax.data.image_file import SUFFIXES
 
-    left_out = out and os.path.abspath(out)
+    excluded = out and os.path.abspath(out)
     for word in words:
         if os.path.isdir(word):
             for folder, folders, names in os.walk(word):
                 below = os.path.abspath(folder)
-                folders[:] = sorted(f for f in folders if os.path.join(below, f) != left_out)
+                folders[:] = sorted(f for f in folders if os.path.join(below, f) != excluded)
                 images = (name for name in sorted(names) if name.lower().endswith(SUFFIXES))
                 yield from (os.path.join(folder, name) for name in images)
         elif os.path.exists(word):

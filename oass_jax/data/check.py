@@ -62,16 +62,16 @@ def check_splits(
       num_threads: that decode.
       track: passes the results of a split on and shows how far it is.
     """
-    images = {split.split: list(track(_read_all(split, num_threads), split)) for split in splits}
-    problems = [image.problem for found in images.values() for image in found if image.problem]
+    images = [list(track(_read_all(split, num_threads), split)) for split in splits]
+    problems = [image.problem for found in images for image in found if image.problem]
     problems += [
         f"{image.where} has {image.num_objects} objects: set data.max_boxes to that or more, it is "
         f"{max_boxes}"
-        for found in images.values()
+        for found in images
         for image in found
         if image.num_objects > max_boxes
     ]
-    twice, leaked = _equal_images(images)
+    twice, leaked = _equal_images(splits, images)
     lines = [*dict.fromkeys(note for split in splits for note in split.notes)]
     lines += ["", *_split_table(splits, images), "", *_class_table(splits)]
     if twice:
@@ -116,31 +116,33 @@ def _read(split: Split, index: int) -> Image:
     return Image(where, shape, digest, num_objects, "")
 
 
-def _equal_images(images: dict[str, list[Image]]) -> tuple[list[str], list[str]]:
+def _equal_images(
+    splits: Sequence[Split], images: Sequence[list[Image]]
+) -> tuple[list[str], list[str]]:
     """Images of equal pixels: those in one split, and those in two, a line each."""
-    first: dict[bytes, tuple[str, str]] = {}
+    first: dict[bytes, tuple[Split, str]] = {}
     twice, leaked = [], []
-    for split, found in images.items():
+    for split, found in zip(splits, images, strict=True):
         for image in found:
             if not image.digest:
                 continue
             other_split, other = first.setdefault(image.digest, (split, image.where))
-            if other_split != split:
+            if other_split is not split:
                 leaked.append(
-                    f"{image.where} of {split} is the same image as {other} of {other_split}: "
-                    "leave one out"
+                    f"{image.where} of {split.split} is the same image as {other} of "
+                    f"{other_split.split}: remove one"
                 )
             elif other != image.where:
                 twice.append(f"{image.where} and {other}")
     return twice, leaked
 
 
-def _split_table(splits: Sequence[Split], images: dict[str, list[Image]]) -> Iterator[str]:
+def _split_table(splits: Sequence[Split], images: Sequence[list[Image]]) -> Iterator[str]:
     width = max(len("split"), *(len(split.split) for split in splits))
     yield f"{'split':<{width}}  images  labels an image  without  long side, px (min, median, max)"
-    for split in splits:
+    for split, found in zip(splits, images, strict=True):
         count = (split.labels() == 1).sum(axis=1)
-        sides = [max(image.shape) for image in images[split.split] if image.shape]
+        sides = [max(image.shape) for image in found if image.shape]
         px = "  ".join(f"{f(sides):.0f}" for f in (np.min, np.median, np.max)) if sides else "-"
         yield (
             f"{split.split:<{width}}  {len(split):>6,}  {count.mean():>15.2f}  "

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator
-from oass_jax.run import build
+from oass_jax.run import build, model_card
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.workdir import Workdir
@@ -31,7 +31,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     finally:
         console.close()
     score_files.write(folder, evaluation)
-    folder.write_readme(title=build.title(config))
+    model_card.write(folder, title=build.title(config))
     if folder.writes:
         target = folder.evaluation(evaluation.dataset, evaluation.split)
         print(score_files.result_table(evaluation.summary, target), flush=True)
@@ -50,7 +50,7 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     run = _open(config, folder)
     evaluator = CamEvaluator(config, folder, run.network, run.mesh, run.class_names)
     summary = evaluator(run.model, run.step)
-    folder.write_readme(title=build.title(config))
+    model_card.write(folder, title=build.title(config))
     if folder.writes:
         target = folder.cams(summary["dataset"], summary["split"])
         print(cam_files.result_table(summary, target), flush=True)

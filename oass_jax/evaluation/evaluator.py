@@ -13,8 +13,10 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline, sources
-from oass_jax.errors import DivergedError, UserError
+from oass_jax.errors import DivergedError
 from oass_jax.evaluation import average_precision, predict, score_files, thresholds
+from oass_jax.evaluation.average_precision import MeanAveragePrecision
+from oass_jax.evaluation.predict import Predictions
 from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.evaluation.thresholds import Thresholds
 from oass_jax.model.network import Network
@@ -69,16 +71,7 @@ class Evaluator:
           DivergedError: a logit is not finite.
         """
         config = self._config.eval
-        predict_fn = functools.partial(self._predict_fn, networks(model))
-        batches = read_batches(self._config, self.split)
-        on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
-        shown = self._console.track(
-            on_device,
-            activity="evaluating",
-            num_images=len(self.split),
-            batch_size=config.batch_size,
-        )
-        predictions = predict.predict(predict_fn, shown)
+        predictions = self._predict(model)
         chosen = {
             name: predict.choose(scores, config.logits)
             for name, scores in predictions.scores.items()
@@ -90,14 +83,34 @@ class Evaluator:
             for name, scores in chosen.items()
         }
         result = by_weights.pop(config.weights)
-        class_names, prediction = self.split.class_names, chosen[config.weights]
-        about = {
-            "dataset": self.split.name,
-            "split": config.split,
-            "step": step,
-            "checkpoint": config.checkpoint,
-            "command": workdir.command(),
-        }
+        evaluation = self._evaluation(predictions, chosen[config.weights], result, step)
+        metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
+        metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
+        aps = zip(self.split.class_names, result.ap, strict=True)
+        return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
+
+    def _predict(self, model: dict[str, Any]) -> Predictions:
+        """One pass over the split, with every network of the model."""
+        predict_fn = functools.partial(self._predict_fn, networks(model))
+        batches = read_batches(self._config, self.split)
+        on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
+        shown = self._console.track(
+            on_device,
+            activity="evaluating",
+            num_images=len(self.split),
+            batch_size=self._config.eval.batch_size,
+        )
+        return predict.predict(predict_fn, shown)
+
+    def _evaluation(
+        self,
+        predictions: Predictions,
+        prediction: np.ndarray,
+        result: MeanAveragePrecision,
+        step: int,
+    ) -> Evaluation:
+        """What there is to write of the `[N, C]` logits that count, `prediction`."""
+        config, class_names = self._config.eval, self.split.class_names
         class_thresholds, thresholds_of = self._thresholds(prediction, predictions.label, step)
         summary = score_files.summarize(
             class_names,
@@ -107,7 +120,14 @@ class Evaluator:
             threshold=None if class_thresholds is None else class_thresholds.probability,
             thresholds_of=thresholds_of,
         )
-        evaluation = Evaluation(
+        about = {
+            "dataset": self.split.name,
+            "split": config.split,
+            "step": step,
+            "checkpoint": config.checkpoint,
+            "command": workdir.command(),
+        }
+        return Evaluation(
             dataset=self.split.name,
             split=config.split,
             challenge=self.split.challenge,
@@ -127,10 +147,6 @@ class Evaluator:
             keeps_thresholds=thresholds_of is None and self._predicts_as_the_run(),
             summary=summary | about | {name: config[name] for name in SETTINGS},
         )
-        metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
-        metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
-        aps = zip(class_names, result.ap, strict=True)
-        return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
 
     def _predicts_as_the_run(self) -> bool:
         """Whether nothing is set otherwise than where the thresholds of the run will be used."""
@@ -176,11 +192,6 @@ def open_split(
     """
     build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
     split = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
-    if split.class_names != class_names:
-        raise UserError(
-            f"{config.eval.dataset} has the classes {', '.join(split.class_names)}; "
-            f"the network was made for {', '.join(class_names)}: set eval.dataset"
-        )
     trained_path = folder.fields().get("data.path", config.data.path)
     if config.eval.dataset in sources.WITH_PATH and config.data.path != trained_path:
         path = Path(config.data.path).absolute()

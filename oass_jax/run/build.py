@@ -75,7 +75,10 @@ def open_split(
       folder: the workdir, which may hold the choice of the validation images; None for none.
       dataset: name in `data.sources`.
       name: name of the split.
-      class_names: see `pipeline.open_split`.
+      class_names: those the network is made for; None for those of the split.
+
+    Raises:
+      UserError: no such split, or it has other classes.
     """
     data = config.data
 
@@ -91,7 +94,13 @@ def open_split(
         split_seed=data.split_seed,
         split_list=folder.split_list if folder else None,
     )
-    return pipeline.open_split(dataset, name, location, class_names=class_names)
+    split = pipeline.open_split(dataset, name, location, class_names=class_names)
+    if class_names not in (None, split.class_names):
+        raise UserError(
+            f"{dataset} has the classes {', '.join(split.class_names)}; the network was made for "
+            f"{', '.join(class_names)}: set eval.dataset"
+        )
+    return split
 
 
 def read_options(config: ConfigDict) -> pipeline.ReadOptions:

@@ -239,7 +239,7 @@ class Workdir:
             for name, now in flatten(config).items()
             if previous.get(name) != now
         ]
-        starts = self._starts()
+        starts = self.starts()
         if sum(start.get("step") == step and not start.get("end") for start in starts[-3:]) == 3:
             notes.append(
                 f"this is at least the fourth start at step {step}: the run ends before its next "
@@ -265,30 +265,10 @@ class Workdir:
 
     def write_end(self) -> None:
         """Records in `env.json` that this start ended by itself, and when."""
-        starts = self._starts()
+        starts = self.starts()
         for start in starts[-1:]:
             start["end"] = _now()
         self.write_json(self.env, {"starts": starts})
-
-    def write_readme(self, *, title: str) -> None:
-        """Writes the model card: the numbers so far, the command, and what each file is.
-
-        Args:
-          title: one line.
-        """
-        summaries = {name: read_summary(path) for name, path in self.summaries().items()}
-        results = [
-            _headline(name, summary)
-            for name, summary in summaries.items()
-            if summary.get("map") is not None
-        ]
-        starts = self._starts()
-        text = _README.format(
-            title=title,
-            results="\n".join(results) or "Not evaluated yet.",
-            command=starts[-1].get("command", command()) if starts else command(),
-        )
-        self.write_text(self.readme, text)
 
     def read_classes(self) -> tuple[str, ...]:
         """The class names the run was trained with, in the order of its scores.
@@ -297,18 +277,19 @@ class Workdir:
           UserError: the folder holds no run.
         """
         try:
-            names = tuple(self.classes.read_text(encoding="utf-8").split("\n")[:-1])
+            text = self.classes.read_text(encoding="utf-8").removesuffix("\n")
         except (FileNotFoundError, NotADirectoryError):
             raise UserError(
                 f"{self.root} holds no run ({self.classes.name} is missing): train there first"
             ) from None
         except UnicodeDecodeError:
-            names = ()
-        if not names:
+            text = ""
+        if not text:
             raise UserError(f"{self.classes} is damaged: it lists the classes, one a line")
-        return names
+        return tuple(text.split("\n"))
 
-    def _starts(self) -> list[dict[str, Any]]:
+    def starts(self) -> list[dict[str, Any]]:
+        """What `env.json` says of every start, the last one at the end."""
         starts = read_json(self.env).get("starts")
         return [s for s in starts if isinstance(s, dict)] if isinstance(starts, list) else []
 
@@ -316,14 +297,6 @@ class Workdir:
 def command() -> str:
     """The command line of this process, as a shell takes it."""
     return shlex.join(sys.orig_argv)
-
-
-def _headline(name: str, summary: dict[str, Any]) -> str:
-    return (
-        f"* {name}: mAP {summary['map']:.2f}, {summary['map_voc']:.2f} by VOC's formula, over "
-        f"{summary['num_images']} images at {summary['image_px']} px ({summary['weights']} "
-        f"weights, step {summary['step']})"
-    )
 
 
 def _now() -> str:
@@ -341,34 +314,3 @@ def _git_commit() -> str | None:
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout.strip() or None
-
-
-_README = """# {title}
-
-{results}
-
-    {command}
-
-The same command continues the run; when it is finished it shows the result.
-
-| file | what it is |
-| --- | --- |
-| `config.json` | every field; replay it with `--config=from_json:WORKDIR/config.json` |
-| `env.json` | every start: step, time, versions, devices, commit, command line |
-| `classes.txt` | class names in the order of the scores |
-| `split.csv` | which images are for validation, where the data does not say so |
-| `checksums.npy` | of the images read so far, in the order of the training split |
-| `thresholds.json` | the probability each class is predicted from, of best F1 on validation |
-| `metrics.jsonl` | training and validation metrics, one JSON object a line |
-| `tb/` | the same for TensorBoard |
-| `checkpoints/` | orbax: the last ones and the best by validation mAP |
-| `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, F1, and how it was evaluated |
-| `eval/DATASET_SPLIT/per_class.csv` | the same numbers, counts and threshold of each class |
-| `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
-| `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
-| `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
-| `cams/DATASET_SPLIT/summary.json` | mIoU of the class maps, IoU of each class, percent |
-| `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
-| `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
-| `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
-"""

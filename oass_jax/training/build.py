@@ -20,7 +20,7 @@ from oass_jax.run.build import Batch
 from oass_jax.run.state import TrainState
 from oass_jax.training import optimizer
 from oass_jax.training.method import Method
-from oass_jax.training.step import train_step
+from oass_jax.training.step import augment_batch, train_step
 
 
 class Schedule(NamedTuple):
@@ -176,15 +176,20 @@ def create_train_fn(
       pos_weight: see `positive_weight`.
     """
     min_px, max_px = config.augment.long_side_px
+    method = create_method(config, schedule, mesh, pos_weight=pos_weight)
     step_fn = functools.partial(
         train_step,
         network=network,
         tx=tx,
-        method=create_method(config, schedule, mesh, pos_weight=pos_weight),
-        image_px=config.augment.image_px,
-        min_px=min_px,
-        max_px=max_px,
-        flip_probability=config.augment.flip_probability,
+        method=method,
+        augment_fn=functools.partial(
+            augment_batch,
+            image_px=config.augment.image_px,
+            min_px=min_px,
+            max_px=max_px,
+            flip_probability=config.augment.flip_probability,
+            precision=method.precision,
+        ),
         num_microbatches=config.num_microbatches,
     )
     return jax.jit(

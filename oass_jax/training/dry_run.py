@@ -16,7 +16,7 @@ from oass_jax.run import build
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console, duration
 from oass_jax.run.workdir import Workdir
-from oass_jax.training import loop
+from oass_jax.training import start
 
 _EVAL_BATCHES = 2
 
@@ -44,10 +44,10 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     split = build.open_split(config, folder, config.data.dataset, config.data.split)
     evaluated, validation = _shorten(config, folder, split.class_names)
     num_eval = len(validation)
-    parts = loop.create_parts(evaluated, folder, mesh, console)
+    parts = start.create_parts(evaluated, folder, mesh, console)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1)
-    state, _, notes = loop.restore_or_start(evaluated, parts, mesh, checkpoints, {})
-    batches = loop.train_batches(config, parts.split, 0, mesh, Checksums(parts.split))
+    state, _, notes = start.restore_or_start(evaluated, parts, mesh, checkpoints, {})
+    batches = start.train_batches(config, parts.split, 0, mesh, Checksums(parts.split))
     try:
         with console.clock("compiling the training step"):
             state, _ = jax.block_until_ready(parts.train_fn(state, next(batches)))

@@ -5,11 +5,9 @@ import errno
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import jax
 import numpy as np
-import optax
 import scipy.special
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
@@ -19,22 +17,14 @@ from oass_jax.data.checksums import Checksums
 from oass_jax.errors import DivergedError, StoppedError, UserError
 from oass_jax.evaluation import score_files
 from oass_jax.evaluation.evaluator import Evaluator
-from oass_jax.model import pretrained, ssgrl
-from oass_jax.model.network import Network
-from oass_jax.run import build, restore, workdir
+from oass_jax.run import build, model_card, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console
-from oass_jax.run.state import TrainState, create_state
+from oass_jax.run.state import TrainState
 from oass_jax.run.workdir import Workdir
-from oass_jax.training.build import (
-    Schedule,
-    create_optimizer,
-    create_schedule,
-    create_train_fn,
-    num_epochs,
-    positive_weight,
-)
+from oass_jax.training import start
+from oass_jax.training.build import Schedule
 from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor, StopRequest
 
@@ -69,70 +59,18 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
             ) from error
 
 
-class Parts(NamedTuple):
-    """What a training is made of.
-
-    Attributes:
-      split: that is trained on.
-      network: encoder and classifiers.
-      evaluator: of the validation split.
-      schedule: the run in steps.
-      tx: the optimiser.
-      rates: name -> learning rate by step.
-      train_fn: see `build.create_train_fn`.
-    """
-
-    split: pipeline.Split
-    network: Network
-    evaluator: Evaluator
-    schedule: Schedule
-    tx: optax.GradientTransformation
-    rates: dict[str, Callable]
-    train_fn: Callable
-
-
-def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Console) -> Parts:
-    """Opens the data and builds what a training is made of.
-
-    Args:
-      config: every field; `num_epochs` is set where it is left to the number of images.
-      folder: the workdir.
-      mesh: one axis, `data`.
-      console: for the evaluator.
-
-    Raises:
-      UserError: an error in the config or the data.
-    """
-    split = build.open_split(config, folder, config.data.dataset, config.data.split)
-    network = build.create_network(config, len(split.class_names))
-    evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
-    _refuse_unlabelled(split, "data.split")
-    _refuse_unlabelled(evaluator.split, "eval.split")
-    if config.keypoint.strategy == "gt_bbox" and not split.has_boxes:
-        raise UserError(
-            f"{split.name} {split.split} has no boxes, which --config.keypoint.strategy=gt_bbox "
-            "needs: choose another, such as max"
-        )
-    config.num_epochs = config.num_epochs or num_epochs(len(split))
-    schedule = create_schedule(config, len(split))
-    tx, rates = create_optimizer(config, schedule)
-    pos_weight = positive_weight(config, split.labels())
-    train_fn = create_train_fn(config, network, tx, schedule, mesh, pos_weight=pos_weight)
-    return Parts(split, network, evaluator, schedule, tx, rates, train_fn)
-
-
 def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
     console = Console(quiet=not folder.writes)
-    parts = create_parts(config, folder, mesh, console)
+    parts = start.create_parts(config, folder, mesh, console)
     split, evaluator, schedule = parts.split, parts.evaluator, parts.schedule
-    fingerprint = _fingerprint(config, split)
+    fingerprint = start.fingerprint(config, split)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
-    state, unlogged, notes = restore_or_start(config, parts, mesh, checkpoints, fingerprint)
-    start = int(state.step)
+    state, unlogged, notes = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
+    first_step = int(state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
     notes += folder.write_start(
-        step=start,
+        step=first_step,
         config=config.to_dict(),
         class_names=split.class_names,
         devices=[device.device_kind for device in jax.devices()],
@@ -142,12 +80,12 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         folder.write_text(folder.split_list, split.split_list)
     for line in _about(config, folder, split, evaluator.split, schedule, state, mesh) + notes:
         console.say(line)
-    console.begin(step=start, total_steps=schedule.total_steps)
-    writer = MetricWriter(folder, step=start)
+    console.begin(step=first_step, total_steps=schedule.total_steps)
+    writer = MetricWriter(folder, step=first_step)
     monitor = Monitor(
         writer,
         console,
-        start=start,
+        start=first_step,
         total_steps=schedule.total_steps,
         steps_per_epoch=schedule.steps_per_epoch,
         batch_size=config.batch_size,
@@ -163,7 +101,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         _loop(
             state,
             schedule,
-            train_batches(config, split, start, mesh, checksums),
+            start.train_batches(config, split, first_step, mesh, checksums),
             train_fn=parts.train_fn,
             monitor=monitor,
             stop=stop,
@@ -189,7 +127,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         writer.close()
         checkpoints.close()
     folder.write_end()
-    folder.write_readme(title=build.title(config))
+    model_card.write(folder, title=build.title(config))
     _print_result(config, folder)
 
 
@@ -205,17 +143,17 @@ def _loop(
     save_fn: Callable,
 ) -> None:
     """Steps, evaluations and checkpoints, from the state's step to the last."""
-    start = int(state.step) + 1
+    first = int(state.step) + 1
     with stop:
-        for step in range(start, schedule.total_steps + 1):
+        for step in range(first, schedule.total_steps + 1):
             try:
                 batch = monitor.wait_for(batches)
             except UserError:  # a damaged image must not cost the steps before it
                 monitor.settle()
-                if step > start:
+                if step > first:
                     save_fn(state, step=step - 1, val_map=None)
                 raise
-            with monitor.compiling() if step == start else contextlib.nullcontext():
+            with monitor.compiling() if step == first else contextlib.nullcontext():
                 state, metrics = train_fn(state, batch)
             monitor.add(step, metrics)
             stops, evaluates = stop.number, step in schedule.eval_steps
@@ -265,86 +203,6 @@ def _save(
     )
 
 
-def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
-    if not split.has_labels():
-        raise UserError(
-            f"{split.name} {split.split} has no labels, which training needs: set {field} to "
-            "another; --mode=eval predicts this one afterwards"
-        )
-
-
-def restore_or_start(
-    config: ConfigDict,
-    parts: Parts,
-    mesh: Mesh,
-    checkpoints: Checkpoints,
-    fingerprint: dict,
-) -> tuple[TrainState, dict | None, list[str]]:
-    """The state to go on from, `Monitor.unlogged` of it, and notes about it."""
-    network, split = parts.network, parts.split
-    create = functools.partial(create_state, tx=parts.tx, teacher=config.teacher.mode)
-    # Not the key of the initialisers.
-    rng = jax.random.fold_in(jax.random.PRNGKey(config.seed), 1)
-    if steps := checkpoints.steps()[::-1]:
-        first = build.abstract(lambda: create(build.init_variables(network, 0), rng=rng), mesh)
-        like = {MODEL: first.model, OPTIMIZER: first.optimizer}
-        found = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
-        state = TrainState(**found.items[MODEL], **found.items[OPTIMIZER])
-        notes = [f"resumed from the checkpoint of step {found.step}"]
-        return state, found.unlogged, notes
-    notes = []
-    variables = build.init_variables(network, config.seed)
-    if config.model.graph:
-        vectors = build.label_vectors(config, len(split.class_names))
-        variables = ssgrl.prepare(variables, split.labels(), vectors)
-    if config.model.pretrained:
-        variables, note = _load_pretrained(config, variables, network, split.class_names)
-        notes.append(note)
-    return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), None, notes
-
-
-def _load_pretrained(
-    config: ConfigDict, variables: dict, network: Network, class_names: tuple[str, ...]
-) -> tuple[dict, str]:
-    """The variables with those of `model.pretrained`, and a line about it."""
-    run = Workdir(Path(config.model.pretrained).expanduser(), writes=False)
-    if run.config.is_file():
-        return restore.transfer(run, variables, config=config, class_names=class_names)
-    variables, report = pretrained.load_pretrained(
-        config.model.pretrained, variables, network.encoder
-    )
-    return variables, report.summary()
-
-
-def _fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
-    return pipeline.fingerprint(
-        split, build.read_options(config), batch_size=config.batch_size, seed=config.seed
-    )
-
-
-def train_batches(
-    config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh, checksums: Checksums
-) -> Iterator[Batch]:
-    """Endless batches on the devices, from the one of the step after `start`."""
-    for batch in _host_batches(config, split, start):
-        checksums.check(batch)
-        yield build.to_device(batch, pipeline.TRAIN_FIELDS, mesh)
-
-
-def _host_batches(
-    config: ConfigDict, split: pipeline.Split, start: int
-) -> Iterator[dict[str, np.ndarray]]:
-    return pipeline.train_batches(
-        split,
-        build.read_options(config),
-        batch_size=config.batch_size,
-        seed=config.seed,
-        start_step=start,
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
-
-
 def _about(
     config: ConfigDict,
     folder: Workdir,
@@ -369,7 +227,7 @@ def _about(
 
 def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str]:
     """File names of the images of a step, as far as this process reads them."""
-    batch = next(_host_batches(config, split, step - 1))
+    batch = next(start.host_batches(config, split, step - 1))
     return [split.filename(index) for index in batch["index"]]
 
 

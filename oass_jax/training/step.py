@@ -1,6 +1,7 @@
 """The training step: Fig. 3 of the paper as one pure function of state and batch."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,10 +26,7 @@ def train_step(
     network: Network,
     tx: optax.GradientTransformation,
     method: Method,
-    image_px: int,
-    min_px: int,
-    max_px: int,
-    flip_probability: float,
+    augment_fn: Callable[[jax.Array, dict[str, jax.Array]], Views],
     num_microbatches: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step: augment, losses, gradient, optimiser, EMA.
@@ -46,10 +44,7 @@ def train_step(
       network: encoder f and classifier g.
       tx: the optimiser.
       method: supervised, PuzzleCAM or OASS.
-      image_px: side of the canvas, H = W.
-      min_px: smallest long side of an image on it.
-      max_px: largest long side.
-      flip_probability: of exchanging left and right.
+      augment_fn: keys `[B]` and batch -> what the network sees, see `augment_batch`.
       num_microbatches: see `microbatch.mean_gradient`.
 
     Returns:
@@ -58,20 +53,7 @@ def train_step(
     """
     rng = jax.random.fold_in(state.rng, state.step)
     rng = jax.vmap(jax.random.fold_in, (None, 0))(rng, jnp.arange(batch["image"].shape[0]))
-    placement = augment.random_placement(
-        rng,
-        batch["size"],
-        out_px=image_px,
-        min_px=min_px,
-        max_px=max_px,
-        flip_probability=flip_probability,
-    )
-    image = augment.place_images(batch["image"], placement, image_px, precision=method.precision)
-    boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
-    # The first three draws are those of the placement.
-    rng = jax.vmap(jax.random.fold_in, (0, None))(rng, 3)
-    views = Views(image, batch["label"], placement.window, boxes, box_label, rng)
-
+    views = augment_fn(rng, batch)
     loss_fn = functools.partial(total_loss, network=network, method=method)
     batch_stats, metrics, grads = mean_gradient(loss_fn, state, views, num_microbatches)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
@@ -90,6 +72,42 @@ def train_step(
     kept = state.replace(step=new_state.step)
     new_state = jax.tree.map(functools.partial(jnp.where, taken), new_state, kept)
     return new_state, metrics | {"skipped": 1.0 - taken}
+
+
+def augment_batch(
+    rng: jax.Array,
+    batch: dict[str, jax.Array],
+    *,
+    image_px: int,
+    min_px: int,
+    max_px: int,
+    flip_probability: float,
+    precision: jax.lax.PrecisionLike,
+) -> Views:
+    """Places each image at random, see `image.augment` (Sec. 3.1).
+
+    Args:
+      rng: `[B]` keys, one for each image.
+      batch: as for `train_step`.
+      image_px: side of the canvas, H = W.
+      min_px: smallest long side of an image on it.
+      max_px: largest long side.
+      flip_probability: of exchanging left and right.
+      precision: of resampling, see `image.geometry.float32_precision`.
+    """
+    placement = augment.random_placement(
+        rng,
+        batch["size"],
+        out_px=image_px,
+        min_px=min_px,
+        max_px=max_px,
+        flip_probability=flip_probability,
+    )
+    image = augment.place_images(batch["image"], placement, image_px, precision=precision)
+    boxes, box_label = augment.place_boxes(batch["boxes"], batch["box_label"], placement, image_px)
+    # The first three draws are those of the placement.
+    rng = jax.vmap(jax.random.fold_in, (0, None))(rng, 3)
+    return Views(image, batch["label"], placement.window, boxes, box_label, rng)
 
 
 def total_loss(

@@ -60,7 +60,7 @@ def test_an_image_in_two_splits_is_a_problem_and_twice_in_one_a_warning(folder):
     lines, problems = report(folder, TABLE.replace("d.png", "d.bmp"))
     assert problems == [
         "d.bmp (labels.csv, line 5) of val is the same image as a.png (labels.csv, line 2) of "
-        "train: leave one out"
+        "train: remove one"
     ]
     assert any(line.startswith("warning: 1 images are there twice in one split") for line in lines)
 

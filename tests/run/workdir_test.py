@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from oass_jax.errors import UserError
+from oass_jax.run import model_card
 from oass_jax.run.workdir import Workdir
 from tests.commands import run
 
@@ -64,13 +65,13 @@ def test_starts_that_come_to_nothing_are_told(tmp_path):
 
 
 def test_a_readme_gathers_every_evaluation(tmp_path):
-    Workdir(tmp_path).write_readme(title="t")
+    model_card.write(Workdir(tmp_path), title="t")
     assert "Not evaluated yet." in (tmp_path / "README.md").read_text()
     summary = {"map": 91.5, "map_voc": 92.0, "num_images": 3, "weights": "ema", "step": 2, "ap": {}}
     folder = Workdir(tmp_path)
     path = folder.evaluation("voc/2012", "val") / "summary.json"
     folder.write_json(path, summary | {"image_px": 448})
-    Workdir(tmp_path).write_readme(title="t")
+    model_card.write(Workdir(tmp_path), title="t")
     text = (tmp_path / "README.md").read_text()
     assert "voc-2012_val: mAP 91.50, 92.00 by VOC's formula, over 3 images at 448 px" in text
 
@@ -98,6 +99,7 @@ def test_the_lock_goes_with_the_process(tmp_path):
     code = f"""
 import os
 from pathlib import Path
+from oass_jax.run import model_card
 from oass_jax.run.workdir import Workdir
 with Workdir(Path({str(tmp_path)!r})).locked():
     os.kill(os.getpid(), 9)
@@ -136,7 +138,7 @@ def test_a_damaged_file_does_not_stop_a_start(tmp_path, data):
         path.write_bytes(data)
     start(tmp_path, step=0)
     folder.write_end()
-    folder.write_readme(title="t")
+    model_card.write(folder, title="t")
     assert json.loads(folder.config.read_text()) == json.loads(json.dumps(CONFIG))
     (begun,) = json.loads(folder.env.read_text())["starts"]
     assert begun["end"]
@@ -157,7 +159,7 @@ def test_a_process_that_does_not_write_leaves_nothing(tmp_path):
         == []
     )
     folder.write_end()
-    folder.write_readme(title="t")
+    model_card.write(folder, title="t")
     folder.write_csv(folder.evaluation("voc/2012", "val") / "per_class.csv", ["a"], [[1]])
     assert list(tmp_path.rglob("*")) == [folder.root]
 

@@ -122,7 +122,7 @@ def _filename(line: _Line, column: int) -> str:
 
 
 def _read_lines(path: Path, text: str) -> tuple[list[str], list[_Line]]:
-    """Header and lines of a table; empty lines are left out."""
+    """Header and lines of a table; empty lines are skipped."""
     if "\0" in text:
         raise UserError(f"{path} is no text: save the table as CSV")
     reader = csv.reader(io.StringIO(text), delimiter=_delimiter(text), strict=True)

@@ -1,0 +1,66 @@
+"""`WORKDIR/README.md`, the model card: the numbers so far, the command, and what each file is."""
+
+from typing import Any
+
+from oass_jax.run.workdir import Workdir, command, read_summary
+
+
+def write(folder: Workdir, *, title: str) -> None:
+    """Writes the model card.
+
+    Args:
+      folder: the workdir.
+      title: one line.
+    """
+    summaries = {name: read_summary(path) for name, path in folder.summaries().items()}
+    results = [
+        _headline(name, summary)
+        for name, summary in summaries.items()
+        if summary.get("map") is not None
+    ]
+    starts = folder.starts()
+    text = _README.format(
+        title=title,
+        results="\n".join(results) or "Not evaluated yet.",
+        command=starts[-1].get("command", command()) if starts else command(),
+    )
+    folder.write_text(folder.readme, text)
+
+
+def _headline(name: str, summary: dict[str, Any]) -> str:
+    return (
+        f"* {name}: mAP {summary['map']:.2f}, {summary['map_voc']:.2f} by VOC's formula, over "
+        f"{summary['num_images']} images at {summary['image_px']} px ({summary['weights']} "
+        f"weights, step {summary['step']})"
+    )
+
+
+_README = """# {title}
+
+{results}
+
+    {command}
+
+The same command continues the run; when it is finished it shows the result.
+
+| file | what it is |
+| --- | --- |
+| `config.json` | every field; replay it with `--config=from_json:WORKDIR/config.json` |
+| `env.json` | every start: step, time, versions, devices, commit, command line |
+| `classes.txt` | class names in the order of the scores |
+| `split.csv` | which images are for validation, where the data does not say so |
+| `checksums.npy` | of the images read so far, in the order of the training split |
+| `thresholds.json` | the probability each class is predicted from, of best F1 on validation |
+| `metrics.jsonl` | training and validation metrics, one JSON object a line |
+| `tb/` | the same for TensorBoard |
+| `checkpoints/` | orbax: the last ones and the best by validation mAP |
+| `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, F1, and how it was evaluated |
+| `eval/DATASET_SPLIT/per_class.csv` | the same numbers, counts and threshold of each class |
+| `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
+| `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
+| `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
+| `cams/DATASET_SPLIT/summary.json` | mIoU of the class maps, IoU of each class, percent |
+| `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
+| `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
+| `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
+"""

@@ -1,0 +1,182 @@
+"""What a training begins with: its parts, its state, its batches."""
+
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from oass_jax.data import pipeline
+from oass_jax.data.checksums import Checksums
+from oass_jax.errors import UserError
+from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.model import pretrained, ssgrl
+from oass_jax.model.network import Network
+from oass_jax.run import build, restore
+from oass_jax.run.build import Batch
+from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
+from oass_jax.run.console import Console
+from oass_jax.run.state import TrainState, create_state
+from oass_jax.run.workdir import Workdir
+from oass_jax.training.build import (
+    Schedule,
+    create_optimizer,
+    create_schedule,
+    create_train_fn,
+    num_epochs,
+    positive_weight,
+)
+
+
+class Parts(NamedTuple):
+    """What a training is made of.
+
+    Attributes:
+      split: that is trained on.
+      network: encoder and classifiers.
+      evaluator: of the validation split.
+      schedule: the run in steps.
+      tx: the optimiser.
+      rates: name -> learning rate by step.
+      train_fn: see `build.create_train_fn`.
+    """
+
+    split: pipeline.Split
+    network: Network
+    evaluator: Evaluator
+    schedule: Schedule
+    tx: optax.GradientTransformation
+    rates: dict[str, Callable]
+    train_fn: Callable
+
+
+def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Console) -> Parts:
+    """Opens the data and builds what a training is made of.
+
+    Args:
+      config: every field; `num_epochs` is set where it is left to the number of images.
+      folder: the workdir.
+      mesh: one axis, `data`.
+      console: for the evaluator.
+
+    Raises:
+      UserError: an error in the config or the data.
+    """
+    split = build.open_split(config, folder, config.data.dataset, config.data.split)
+    network = build.create_network(config, len(split.class_names))
+    evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
+    _refuse_unlabelled(split, "data.split")
+    _refuse_unlabelled(evaluator.split, "eval.split")
+    if config.keypoint.strategy == "gt_bbox" and not split.has_boxes:
+        raise UserError(
+            f"{split.name} {split.split} has no boxes, which --config.keypoint.strategy=gt_bbox "
+            "needs: choose another, such as max"
+        )
+    config.num_epochs = config.num_epochs or num_epochs(len(split))
+    schedule = create_schedule(config, len(split))
+    tx, rates = create_optimizer(config, schedule)
+    pos_weight = positive_weight(config, split.labels())
+    train_fn = create_train_fn(config, network, tx, schedule, mesh, pos_weight=pos_weight)
+    return Parts(split, network, evaluator, schedule, tx, rates, train_fn)
+
+
+def restore_or_start(
+    config: ConfigDict,
+    parts: Parts,
+    mesh: Mesh,
+    checkpoints: Checkpoints,
+    fingerprint: dict,
+) -> tuple[TrainState, dict | None, list[str]]:
+    """Restores the last checkpoint, or makes the first state where there is none.
+
+    Args:
+      config: `seed`, `teacher.mode` and `model` are read.
+      parts: of the training.
+      mesh: one axis, `data`.
+      checkpoints: of the run.
+      fingerprint: of the input, see the function.
+
+    Returns:
+      The state to go on from, `Monitor.unlogged` of it, and notes about it.
+
+    Raises:
+      UserError: the checkpoints are damaged or of another run, or there are no weights to start
+        from.
+    """
+    network, split = parts.network, parts.split
+    create = functools.partial(create_state, tx=parts.tx, teacher=config.teacher.mode)
+    # Not the key of the initialisers.
+    rng = jax.random.fold_in(jax.random.PRNGKey(config.seed), 1)
+    if steps := checkpoints.steps()[::-1]:
+        first = build.abstract(lambda: create(build.init_variables(network, 0), rng=rng), mesh)
+        like = {MODEL: first.model, OPTIMIZER: first.optimizer}
+        found = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
+        state = TrainState(**found.items[MODEL], **found.items[OPTIMIZER])
+        notes = [f"resumed from the checkpoint of step {found.step}"]
+        return state, found.unlogged, notes
+    notes = []
+    variables = build.init_variables(network, config.seed)
+    if config.model.graph:
+        vectors = build.label_vectors(config, len(split.class_names))
+        variables = ssgrl.prepare(variables, split.labels(), vectors)
+    if config.model.pretrained:
+        variables, note = _load_pretrained(config, variables, network, split.class_names)
+        notes.append(note)
+    return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), None, notes
+
+
+def _load_pretrained(
+    config: ConfigDict, variables: dict, network: Network, class_names: tuple[str, ...]
+) -> tuple[dict, str]:
+    """The variables with those of `model.pretrained`, and a line about it."""
+    run = Workdir(Path(config.model.pretrained).expanduser(), writes=False)
+    if run.config.is_file():
+        return restore.transfer(run, variables, config=config, class_names=class_names)
+    variables, report = pretrained.load_pretrained(
+        config.model.pretrained, variables, network.encoder
+    )
+    return variables, report.summary()
+
+
+def fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
+    """What has to be the same for a resumed run to see the input of the interrupted one."""
+    return pipeline.fingerprint(
+        split, build.read_options(config), batch_size=config.batch_size, seed=config.seed
+    )
+
+
+def train_batches(
+    config: ConfigDict, split: pipeline.Split, start: int, mesh: Mesh, checksums: Checksums
+) -> Iterator[Batch]:
+    """Endless batches on the devices, from the one of the step after `start`."""
+    for batch in host_batches(config, split, start):
+        checksums.check(batch)
+        yield build.to_device(batch, pipeline.TRAIN_FIELDS, mesh)
+
+
+def host_batches(
+    config: ConfigDict, split: pipeline.Split, start: int
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's part of endless batches, from the one of the step after `start`."""
+    return pipeline.train_batches(
+        split,
+        build.read_options(config),
+        batch_size=config.batch_size,
+        seed=config.seed,
+        start_step=start,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+
+
+def _refuse_unlabelled(split: pipeline.Split, field: str) -> None:
+    if not split.has_labels():
+        raise UserError(
+            f"{split.name} {split.split} has no labels, which training needs: set {field} to "
+            "another; --mode=eval predicts this one afterwards"
+        )
