@@ -9,8 +9,15 @@ the keys of `ROWS`. The paper has no such setting.
 
 from oass_jax import config_file
 
-# Name -> config of a method, and the weights of L_p-cl and L_re where they are others than its own.
-# `step1` and `step2` lie between the weights of OASS and PuzzleCAM in even ratios.
+OASS, PUZZLECAM = (1 / 15, 1 / 15), (1.0, 4.0)  # weights of L_p-cl and L_re
+
+
+def between(share):
+    """Weights between those of OASS (0) and PuzzleCAM (1), in even ratios."""
+    return tuple(a ** (1 - share) * b**share for a, b in zip(OASS, PUZZLECAM, strict=True))
+
+
+# Name -> config of a method, and its weights where they are others than its own.
 ROWS = {
     "supervised": ("max", (0.0, 0.0)),  # with a teacher, so that its weights are evaluated, too
     "max": ("max", None),
@@ -20,9 +27,9 @@ ROWS = {
     "puzzlecam_soft": ("puzzlecam", (0.25, 1.0)),
     "ctopk_w_csi": ("ctopk_w_csi", None),
     "gt_bbox": ("gt_bbox", None),
-    "max_step1": ("max", (0.164, 0.261)),
-    "max_step2": ("max", (0.405, 1.022)),
-    "max_puzzlecam": ("max", (1.0, 4.0)),
+    "max_step1": ("max", between(1 / 3)),
+    "max_step2": ("max", between(2 / 3)),
+    "max_puzzlecam": ("max", PUZZLECAM),
 }
 
 

@@ -100,7 +100,7 @@ def main(argv: Sequence[str]) -> int:
     from oass_jax.evaluation import predictor
 
     model = predictor.load(args.workdir, threshold=args.threshold, batch_size=args.batch_size)
-    print(f"thresholds: {model.decision.source}", file=sys.stderr)
+    print(f"step {model.step}; thresholds: {model.decision.source}", file=sys.stderr)
     unreadable = []
 
     def report(error: UserError) -> None:

@@ -288,8 +288,12 @@ def test_images_of_ones_own_go_with_every_method(name, tmp_path):
     config = config_file.load(name)
     with pytest.raises(UserError, match=r"data\.dataset=csv needs --config\.data\.path"):
         config_check.check_config(config)
-    config.data.path = str(tmp_path)
-    config_check.check_config(config)
+    config.data.path = str(tmp_path / "nothing")
+    with pytest.raises(UserError, match=r"data\.path=.*nothing does not exist"):
+        config_check.check_config(config)
+    for path in (tmp_path / "labels_{split}.csv", tmp_path):
+        config.data.path = str(path)
+        config_check.check_config(config)
     config.num_epochs = 30.0
     assert (config.eval.every_epochs, config.optimizer.warmup_epochs) == (3, 1.5)
     if config.teacher.mode != "none":

@@ -52,7 +52,7 @@ def test_labels_are_printed_a_line_for_each_image(finished_run, photos):
         labels = [label.split() for label in line.partition(": ")[2].split(", ")]
         assert {name for name, _ in labels} == set(names)
         assert [p for _, p in labels] == sorted((p for _, p in labels), reverse=True)
-    assert done.stderr == "thresholds: 1e-06 for every class\n"
+    assert done.stderr == "step 6; thresholds: 1e-06 for every class\n"
     done = run(finished_run, photos / "c.png", "--threshold=1")
     assert ": no label (" in done.stdout
 

@@ -37,6 +37,19 @@ def test_counts_and_sizes(folder):
     assert any("images from 'image'" in line for line in lines)
 
 
+def test_splits_of_one_name_are_not_mixed_up(folder):
+    splits = []
+    for name, rows in (("one", "a.png,cat\nb.png,dog\n"), ("two", "c.png,cat|dog\n")):
+        (folder / f"{name}.csv").write_text(f"image,labels\n{rows}")
+        location = pipeline.Location(path=folder / f"{name}.csv")
+        splits.append(pipeline.open_split("csv", "all", location))
+    lines, problems = check.check_splits(splits, max_boxes=1, num_threads=1)
+    table = [line.split() for line in lines]
+    assert ["all", "2", "1.00", "0", "8", "8", "9"] in table
+    assert ["all", "1", "2.00", "0", "10", "10", "10"] in table
+    assert problems == []
+
+
 def test_labels_that_are_not_known_are_counted(folder):
     lines, _ = report(folder, "image,cat,dog,split\na.png,-1,1,train\nb.png,1,0,train\nd,0,1,val\n")
     assert ["cat", "1", "+1", "ignored", "0"] in [line.split() for line in lines]

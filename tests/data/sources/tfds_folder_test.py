@@ -2,6 +2,7 @@
 
 import io
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,6 +91,14 @@ def test_objects_with_boxes_and_crowds(tmp_path):
     assert batch["label"].tolist() == [[0, 0, -1], [0, -1, 1]]
     assert batch["boxes"][0].tolist() == [[0, 0, 0.5, 1], [0, 0, 0, 0]]
     assert batch["image"][1, 0, 0].tolist() == [1, 0, 0]
+
+
+def test_a_data_set_by_its_name(with_labels, tmp_path):
+    location = pipeline.Location(path=Path("any_name"), data_dir=tmp_path)
+    assert len(pipeline.open_split("tfds", "train", location)) == 3
+    location = pipeline.Location(path=Path("another"), data_dir=tmp_path)
+    with pytest.raises(UserError, match=r"another is neither a folder with .* nor a prepared tfds"):
+        pipeline.open_split("tfds", "train", location)
 
 
 def test_what_is_no_such_data_set_is_a_sentence(with_labels, tmp_path):
