@@ -48,7 +48,7 @@ def read(path: Path) -> ImageList:
         own = objects.get(image_id, [])
         listed.append(
             ListedImage(
-                filename=str(image.get("file_name", "")),
+                filename=str(image.get("file_name") or ""),
                 where=f"{path.name}, image {image_id}",
                 labels=tuple(dict.fromkeys(o.label for o in own)),
                 objects=tuple(own),

@@ -93,6 +93,7 @@ def without(part, number=None, field=None):
         (without("images", 1, "id"), r"images\[1\] has no id"),
         (change("images", 1, id=7), "image 7 is there twice"),
         (without("images", 2, "file_name"), "image 5 has no file_name"),
+        (change("images", 2, file_name=None), "image 5 has no file_name"),
         (change("images", 2, file_name="x.png"), r"image 5: there is no image .*x\.png"),
         (change("images", 2, file_name="a.png"), r"image 5: a\.png is listed twice"),
         (without("images", 0, "width"), r"annotations\[0\]: it needs a bbox of four numbers, and"),
