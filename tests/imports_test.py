@@ -19,7 +19,7 @@ LAYERS = {
     "model": 4,
     "run": 5,
     "evaluation": 6,
-    "figures": 6,
+    "figures": 7,
     "training": 7,
 }
 COMMANDS = 8
