@@ -1,4 +1,4 @@
-"""Measures the class maps of a model against segmentation masks, and exports them."""
+"""Measures the class maps of a model against masks and boxes, and exports them."""
 
 import functools
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from oass_jax.data import pipeline
 from oass_jax.data.progress import report_progress
 from oass_jax.data.segmentation_mask import Masks
 from oass_jax.errors import UserError
-from oass_jax.evaluation import cam, cam_files, cam_iou, evaluator
+from oass_jax.evaluation import cam, cam_files, cam_iou, evaluator, pointing_game
 from oass_jax.model.network import Network
 from oass_jax.run import build
 from oass_jax.run.state import networks
@@ -81,6 +81,7 @@ class CamEvaluator:
         thresholds = cam_iou.even_thresholds(config.cam.num_thresholds)
         side = len(class_names) + 1
         counts = np.zeros((side, side, len(thresholds) + 1), np.int64)
+        pointing = np.zeros((len(class_names), 2), np.int64)
         for index, classes, maps in self._maps(model):
             if config.cam.export:
                 filename = self._split.filename(index)
@@ -93,6 +94,8 @@ class CamEvaluator:
                     thresholds=thresholds,
                     num_classes=len(class_names),
                 )
+            if self._split.has_boxes:
+                pointing += self._count_hits(index, classes, maps)
         about = {
             "dataset": self._split.name,
             "split": config.cam.split,
@@ -108,7 +111,22 @@ class CamEvaluator:
         }
         result = cam_iou.score(counts, thresholds)
         return cam_files.write_result(
-            self._folder, target, class_names=class_names, result=result, about=about
+            self._folder,
+            target,
+            class_names=class_names,
+            result=result,
+            pointing=pointing_game.accuracy(pointing),
+            about=about,
+        )
+
+    def _count_hits(self, index: int, classes: np.ndarray, maps: np.ndarray) -> np.ndarray:
+        objects = self._split.source[index]["objects"]
+        return pointing_game.count_hits(
+            maps,
+            classes,
+            np.reshape(objects["bbox"], (-1, 4)),
+            np.array(objects["label"], int),
+            num_classes=len(self._split.class_names),
         )
 
     def _maps(self, model: dict[str, Any]) -> Iterator[cam.ClassMaps]:

@@ -44,6 +44,7 @@ def write_result(
     *,
     class_names: tuple[str, ...],
     result: Segmentation,
+    pointing: np.ndarray,
     about: dict[str, Any],
 ) -> dict[str, Any]:
     """Writes `thresholds.csv`, `per_class.csv` and `summary.json`.
@@ -53,6 +54,7 @@ def write_result(
       target: `cams/DATASET_SPLIT` of it.
       class_names: C names, without the background.
       result: the metrics, in percent.
+      pointing: `[C]`, see `pointing_game.accuracy`.
       about: what else belongs in the summary: step, weights, scales and so on.
 
     Returns:
@@ -69,13 +71,18 @@ def write_result(
         "false_negative": none_for_nan(negative[best]),
         "iou": {name: none_for_nan(x) for name, x in iou},
         "absent": [names[c] for c in result.absent],
+        "pointing_game": none_for_nan(mean(pointing)),
     } | about
     columns = ["false_positive", "false_negative"]
     thresholds = [f"{threshold:.6g}" for threshold in result.thresholds]
     curve = zip(thresholds, miou, positive, negative, strict=True)
-    per_class = zip(names, *(share[best] for share in shares), strict=True)
+    # The background does not point.
+    pointing = np.append(np.nan, pointing)
+    per_class = zip(names, *(share[best] for share in shares), pointing, strict=True)
     folder.write_csv(target / workdir.THRESHOLDS, ["threshold", "miou", *columns], curve)
-    folder.write_csv(target / workdir.PER_CLASS, ["class", "iou", *columns], per_class)
+    folder.write_csv(
+        target / workdir.PER_CLASS, ["class", "iou", *columns, "pointing_game"], per_class
+    )
     folder.write_json(target / workdir.SUMMARY, summary)
     return summary
 
@@ -105,6 +112,9 @@ def result_table(summary: dict[str, Any], target: Path) -> str:
         f"  at threshold {summary['threshold']:g}; of the union {summary['false_positive']:.2f} "
         f"are false positives, {summary['false_negative']:.2f} false negatives"
     )
+    pointing = summary.get("pointing_game")
+    if pointing is not None:
+        errors += f"\n  {pointing:.2f} % of the maps peak in a box of their class"
     heading += ", intersection over union in percent:"
     return "\n".join([heading, *lines, errors, last])
 

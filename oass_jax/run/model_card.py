@@ -59,7 +59,7 @@ The same command continues the run; when it is finished it shows the result.
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
 | `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
 | `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
-| `cams/DATASET_SPLIT/summary.json` | mIoU of the class maps, IoU of each class, percent |
+| `cams/DATASET_SPLIT/summary.json` | mIoU and pointing game of the class maps, percent |
 | `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
 | `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
 | `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |

@@ -38,13 +38,13 @@ class Run(NamedTuple):
     mesh: Mesh
 
 
-def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
+def open_run(folder: Workdir, *, config: ConfigDict | None = None, step: int | None = None) -> Run:
     """Opens a run. Nothing of its optimiser is built or read.
 
     Args:
       folder: the workdir.
-      config: the run's own, of which `eval.checkpoint` names the checkpoint; None reads it from
-        the workdir.
+      config: the run's own; None reads it from the workdir.
+      step: of the checkpoint; None for the one that `eval.checkpoint` of the config names.
 
     Raises:
       UserError: there is no run or no such checkpoint, or every one is damaged.
@@ -54,11 +54,11 @@ def open_run(folder: Workdir, *, config: ConfigDict | None = None) -> Run:
     mesh = build.create_mesh()
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1, read_only=True)
     try:
-        steps = _steps(checkpoints, config.eval.checkpoint)
+        wanted = config.eval.checkpoint if step is None else step
+        steps = _steps(checkpoints, wanted)
         if not steps:
-            raise UserError(
-                f"there is no {config.eval.checkpoint} checkpoint in {folder.root}: train first"
-            )
+            name = wanted if step is None else f"step {step}"
+            raise UserError(f"there is no {name} checkpoint in {folder.root}: train first")
         vectors = checkpoints.saved_shape(steps, _LABEL_VECTORS)
         network = build.create_network(
             config, len(class_names), vector_size=vectors[1] if vectors else None
@@ -121,9 +121,9 @@ def _statistics(trained: dict[str, Any]) -> dict[str, Any]:
     return {"batch_stats": trained["batch_stats"]} if trained["batch_stats"] else {}
 
 
-def _steps(checkpoints: Checkpoints, which: str) -> list[int]:
-    """The steps to try, most wanted first: all from the last back, or the best alone."""
-    if which == "last":
+def _steps(checkpoints: Checkpoints, wanted: str | int) -> list[int]:
+    """The steps to try, first choice first: all from the last back, or the one asked for."""
+    if wanted == "last":
         return checkpoints.steps()[::-1]
-    best = checkpoints.best_step()
-    return [] if best is None else [best]
+    only = checkpoints.best_step() if wanted == "best" else wanted
+    return [step for step in checkpoints.steps() if step == only]

@@ -19,7 +19,7 @@ from oass_jax.run import build
 from oass_jax.run.build import Batch
 from oass_jax.run.state import TrainState
 from oass_jax.training import optimizer
-from oass_jax.training.method import Method
+from oass_jax.training.method import Method, Views
 from oass_jax.training.step import augment_batch, train_step
 
 
@@ -152,6 +152,26 @@ def create_method(
     )
 
 
+def create_augment_fn(
+    config: ConfigDict, mesh: Mesh
+) -> Callable[[jax.Array, dict[str, jax.Array]], Views]:
+    """Builds what places the images of a batch, see `step.augment_batch`.
+
+    Args:
+      config: `augment` is read.
+      mesh: one axis, `data`.
+    """
+    min_px, max_px = config.augment.long_side_px
+    return functools.partial(
+        augment_batch,
+        image_px=config.augment.image_px,
+        min_px=min_px,
+        max_px=max_px,
+        flip_probability=config.augment.flip_probability,
+        precision=geometry.float32_precision(mesh.devices.flat[0]),
+    )
+
+
 def create_train_fn(
     config: ConfigDict,
     network: Network,
@@ -175,21 +195,13 @@ def create_train_fn(
       mesh: one axis, `data`.
       pos_weight: see `positive_weight`.
     """
-    min_px, max_px = config.augment.long_side_px
     method = create_method(config, schedule, mesh, pos_weight=pos_weight)
     step_fn = functools.partial(
         train_step,
         network=network,
         tx=tx,
         method=method,
-        augment_fn=functools.partial(
-            augment_batch,
-            image_px=config.augment.image_px,
-            min_px=min_px,
-            max_px=max_px,
-            flip_probability=config.augment.flip_probability,
-            precision=method.precision,
-        ),
+        augment_fn=create_augment_fn(config, mesh),
         num_microbatches=config.num_microbatches,
     )
     return jax.jit(

@@ -180,6 +180,22 @@ def test_the_summary_is_that_of_the_best_threshold(workdir):
     assert summary["scales"] == [0.5, 1.0]
 
 
+def test_the_pointing_game_can_be_computed_from_the_exported_maps(workdir):
+    """The boxes are pixels 2 to 20, from 1, of the stored image; one lies on its side."""
+    hits = {PERSON: [], DOG: []}
+    for name, (_, width) in SIZES.items():
+        maps = exported(workdir, name)
+        for key, values in zip(maps["keys"], maps["high_res"], strict=True):
+            y, x = np.unravel_index(values.argmax(), values.shape)
+            if IMAGES[name][3] == 6:  # turned clockwise
+                x = width - 1 - x
+            hits[key].append(values.max() > 0 and 1 <= y < 20 and 1 <= x < 20)
+    expected = np.mean([100 * np.mean(each) for each in hits.values()])
+    summary = json.loads((workdir / "cams/voc-2012_train/summary.json").read_text())
+    assert summary["pointing_game"] == pytest.approx(expected)
+    assert f"{expected:.2f} % of the maps peak in a box" in (workdir / "printed.txt").read_text()
+
+
 def test_tables_and_what_is_printed_agree_with_the_summary(workdir):
     folder = workdir / "cams" / "voc-2012_train"
     summary = json.loads((folder / "summary.json").read_text())

@@ -1,0 +1,1 @@
+"""The study on photographs: what is measured of its runs, and the tables made of it."""

@@ -1,0 +1,119 @@
+"""Finished runs of the study -> `photographs.csv` and their scores, small enough to be committed.
+
+    python -m benchmarks.photographs.collect RUNS_DIR --out=results
+
+`results/photographs/ROW_seedN.npz` holds every logit of a run on the 755 images in float16,
+`labels.npz` their labels and names: whatever the tables say can be computed again. Runs that are
+not finished are passed over, so the command can be repeated as they end.
+"""
+
+import io
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oass_jax import command_line
+from oass_jax.errors import UserError
+from oass_jax.figures import runs
+from oass_jax.run import workdir
+from oass_jax.run.workdir import Workdir, csv_text, read_json, write_bytes
+
+EVALUATION = "voc-2012_val"
+# Columns of the table that are fields of the config.
+FIELDS = {
+    "epochs": "num_epochs",
+    "encoder_learning_rate": "optimizer.encoder_learning_rate",
+    "alpha_p": "loss.alpha_p",
+    "alpha_re": "loss.alpha_re",
+    "logits": "eval.logits",
+}
+
+
+@command_line.command
+def main(argv: Sequence[str]) -> None:
+    """The command."""
+    args = _parse(argv)
+    found, notes = runs.read_all(runs.find([args.runs_dir]))
+    finished = [run for run in found if EVALUATION in run.evaluations]
+    if not finished:
+        raise UserError(f"{args.runs_dir} has no finished run that was evaluated on {EVALUATION}")
+    rows = [collect(run, args.out) for run in sorted(finished, key=lambda run: run.folder)]
+    table = csv_text(list(rows[0]), [list(row.values()) for row in rows])
+    write_bytes(args.out / "photographs.csv", table.encode())
+    for note in notes:
+        print(note, file=sys.stderr)
+    print(f"{len(rows)} runs written to {args.out}")
+
+
+def _parse(argv: Sequence[str]) -> Namespace:
+    parser = command_line.Parser(
+        prog="python -m benchmarks.photographs.collect", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="of `oass_jax.sweep`")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    return parser.parse_args(argv)
+
+
+def collect(run: runs.Run, out: Path) -> dict[str, Any]:
+    """Writes the scores of a run.
+
+    Args:
+      run: finished, evaluated on `EVALUATION`; in `.../photographs-ROW/seedN`.
+      out: the folder of the results.
+
+    Returns:
+      Its row of the table.
+
+    Raises:
+      UserError: its labels are not those of the other runs.
+    """
+    row = run.folder.resolve().parent.name.removeprefix("photographs-")
+    folder, target = Workdir(run.folder), out / "photographs"
+    with np.load(folder.root / "eval" / EVALUATION / workdir.SCORES) as arrays:
+        scores = {name: x.astype(np.float16) for name, x in arrays.items() if "/" in name}
+        about = {name: arrays[name] for name in ("image", "class_name", "label")}
+    _write_labels(target / "labels.npz", about, run.folder)
+    write_bytes(target / f"{row}_seed{run.seed}.npz", _packed(scores))
+    summary = run.evaluations[EVALUATION]
+    cams = read_json(folder.root / "cams" / EVALUATION / workdir.SUMMARY)
+    return (
+        {"row": row, "seed": run.seed}
+        | {column: run.fields[field] for column, field in FIELDS.items()}
+        | {name: summary[name] for name in ("step", "num_images", "map", "map_voc")}
+        | {name: cams.get(name) for name in ("miou", "pointing_game")}
+        | {"hours": _hours(folder, run.fields["batch_size"])}
+    )
+
+
+def _write_labels(path: Path, about: dict[str, np.ndarray], folder: Path) -> None:
+    if path.exists():
+        with np.load(path) as arrays:
+            if any((arrays[name] != about[name]).any() for name in about):
+                raise UserError(f"{folder} was evaluated on other images or labels than {path}")
+    write_bytes(path, _packed(about))
+
+
+def _packed(arrays: dict[str, np.ndarray]) -> bytes:
+    packed = io.BytesIO()
+    np.savez_compressed(packed, **arrays)
+    return packed.getvalue()
+
+
+def _hours(folder: Workdir, batch_size: int) -> float:
+    """Hours of training steps, as `metrics.jsonl` has them from all starts together."""
+    seconds, last = 0.0, 0
+    for line in folder.metrics.read_text(encoding="utf-8").splitlines():
+        values = json.loads(line)
+        if speed := values.get("perf/images_per_sec"):
+            seconds += (values["step"] - last) * batch_size / speed
+            last = values["step"]
+    return seconds / 3600
+
+
+if __name__ == "__main__":
+    sys.exit(main())

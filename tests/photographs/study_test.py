@@ -1,0 +1,170 @@
+"""The study's numbers, on runs of three classes and a few images that are made up here."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from benchmarks.photographs import collect, study, tables
+from oass_jax.errors import UserError
+from oass_jax.evaluation.average_precision import mean_average_precision
+from tests.commands import call
+
+CLASSES = ["aeroplane", "cat", "train"]
+NUM_IMAGES = 60
+
+
+def label():
+    return (np.random.default_rng(0).random((NUM_IMAGES, 3)) < 0.3).astype(np.int8)
+
+
+def logits(row, seed):
+    """The better row sees the labels with less noise, which is mostly that of the seed."""
+    rng = np.random.default_rng(seed)
+    noise = {"supervised": 1.5, "max": 0.5}[row]
+    return (label() + noise * rng.normal(size=(NUM_IMAGES, 3))).astype(np.float32)
+
+
+def write_run(folder, row, seed, *, head="base"):
+    """What a finished run leaves that `collect` reads."""
+    target = folder / f"photographs-{row}" / f"seed{seed}"
+    evaluation = target / "eval" / collect.EVALUATION
+    evaluation.mkdir(parents=True)
+    alpha = 0.0 if row == "supervised" else 1 / 15
+    config = {
+        "seed": seed,
+        "num_epochs": 2.0,
+        "batch_size": 16,
+        "optimizer": {"encoder_learning_rate": 1e-4},
+        "loss": {"alpha_p": alpha, "alpha_re": alpha},
+        "eval": {"logits": head},
+    }
+    (target / "config.json").write_text(json.dumps(config))
+    start = {"start": "2026-01-01T00:00:00+0000", "end": "2026-01-01T01:00:00+0000"}
+    (target / "env.json").write_text(json.dumps({"starts": [start | {"command": ""}]}))
+    lines = [{"step": step, "perf/images_per_sec": 8.0} for step in (50, 90)]
+    (target / "metrics.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    student = logits(row, seed)
+    np.savez(
+        evaluation / "scores.npz",
+        image=np.array([f"{n}.jpg" for n in range(NUM_IMAGES)]),
+        class_name=np.array(CLASSES),
+        label=label(),
+        prediction=student,
+        **{f"student/{head}": student, f"ema/{head}": student + 1, "student/other": -student},
+    )
+    result = mean_average_precision(student, label())
+    summary = {"map": result.map, "map_voc": result.map_voc, "num_images": NUM_IMAGES, "step": 90}
+    (evaluation / "summary.json").write_text(json.dumps(summary))
+    return target
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three seeds of two rows, collected; the last of `max` by the logits of CSI."""
+    folder = tmp_path_factory.mktemp("runs")
+    for row in ("supervised", "max"):
+        for seed in range(3):
+            head = "csi" if (row, seed) == ("max", 2) else "base"
+            write_run(folder, row, seed, head=head)
+    out = folder.parent / "results"
+    done = call([folder, f"--out={out}"], command=collect.main)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_table_has_a_row_for_each_run(results):
+    with (results / "photographs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["row"], row["seed"]) for row in rows] == [
+        (row, str(seed)) for row in ("max", "supervised") for seed in range(3)
+    ]
+    expected = mean_average_precision(logits("max", 0), label()).map
+    assert float(rows[0]["map"]) == pytest.approx(expected, abs=1e-4)
+    assert float(rows[0]["hours"]) == pytest.approx(90 * 16 / 8 / 3600, abs=1e-4)
+    assert rows[0]["miou"] == ""
+
+
+def test_what_is_kept_gives_the_metrics_again(results):
+    """float16 exchanges a few neighbours at most."""
+    found = study.read(results)
+    for (row, seed), columns in found.runs.items():
+        again = mean_average_precision(found.scores[row, seed], found.label)
+        assert again.map == pytest.approx(float(columns["map"]), abs=0.2)
+    np.testing.assert_allclose(found.scores["max", 2], logits("max", 2), atol=2e-3)
+    np.testing.assert_allclose(found.ema_scores["max", 2], logits("max", 2) + 1, atol=4e-3)
+
+
+def test_runs_of_other_images_are_refused(results, tmp_path):
+    folder = write_run(tmp_path, "max", 7)
+    path = folder / "eval" / collect.EVALUATION / "scores.npz"
+    arrays = dict(np.load(path))
+    np.savez(path, **arrays | {"label": 1 - arrays["label"]})
+    done = call([tmp_path, f"--out={results}"], command=collect.main)
+    assert done.returncode == 2
+    assert "evaluated on other images or labels" in done.stderr
+
+
+def test_a_difference_has_intervals_over_seeds_images_and_both(results):
+    found = study.read(results)
+    difference = found.difference("max", "supervised")
+    gains = found.ap("max").mean(axis=1) - found.ap("supervised").mean(axis=1)
+    assert difference.seeds == (0, 1, 2)
+    assert difference.mean == pytest.approx(gains.mean())
+    margin = 4.302653 * gains.std(ddof=1) / np.sqrt(3)  # Student's t, two degrees
+    expected = (gains.mean() - margin, gains.mean() + margin)
+    assert difference.over_seeds == pytest.approx(expected, abs=1e-4)
+    for low, high in (difference.over_images, difference.over_both):
+        assert 0 < low < difference.mean < high
+
+    def width(interval):
+        return interval[1] - interval[0]
+
+    assert width(difference.over_both) > width(difference.over_images)
+
+
+def test_a_row_does_not_differ_from_itself_and_its_ema_ranks_alike(results):
+    found = study.read(results)
+    same = found.difference("max", "max", ema=(False, True))
+    assert abs(same.mean) < 0.2
+    assert found.difference("max", "max").over_both == (0.0, 0.0)
+    assert found.difference("max", "gt_bbox") is None
+
+
+def test_classes_can_be_chosen(results):
+    found = study.read(results)
+    cat = found.difference("max", "supervised", classes=["cat"])
+    aps = [found.ap(row)[:, 1] for row in ("max", "supervised")]
+    assert cat.mean == pytest.approx((aps[0] - aps[1]).mean())
+
+
+def test_tables_say_what_the_study_does(results, tmp_path):
+    docs = tmp_path / "results.md"
+    names = list(tables.create_blocks(results))
+    marks = "".join(f"<!-- {name} -->\nold\n<!-- /{name} -->\nkept\n" for name in names)
+    docs.write_text(marks)
+    done = call([results, f"--docs={docs}"], command=tables.main)
+    assert done.returncode == 0, done.stderr
+    text = docs.read_text()
+    difference = study.read(results).difference("max", "supervised")
+    assert text.count("kept") == len(names)
+    assert "old" not in text
+    assert f"3 seeds: {difference.mean:+.2f} points of mAP" in text
+    assert "`max` is better" in text
+    assert "| `max` | 3 | " in text
+    assert "| cat | " in text
+    before = docs.read_bytes()
+    assert call([results, f"--docs={docs}"], command=tables.main).returncode == 0
+    assert docs.read_bytes() == before
+
+
+def test_a_document_without_a_place_and_a_folder_without_runs_are_one_sentence(results, tmp_path):
+    (tmp_path / "docs.md").write_text("nothing")
+    done = call([results, f"--docs={tmp_path / 'docs.md'}"], command=tables.main)
+    assert done.returncode == 2
+    assert "<!-- primary --> is missing" in done.stderr
+    done = call([tmp_path], command=tables.main)
+    assert "run benchmarks.photographs.collect first" in done.stderr
+    with pytest.raises(UserError, match=r"photographs\.csv"):
+        study.read(tmp_path)
