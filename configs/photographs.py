@@ -45,7 +45,7 @@ def get_config(row="max"):
     config = config_file.load_method(method)
     if weights is not None:
         config.loss.alpha_p, config.loss.alpha_re = weights
-    config.num_epochs = 3.0
+    config.num_epochs = 2.0
     config.batch_size = 16
     config.data.canvas_px = 160
     config.augment.image_px = 128

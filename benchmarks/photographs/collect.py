@@ -1,12 +1,14 @@
 """Finished runs of the study -> `photographs.csv` and their scores, small enough to be committed.
 
     python -m benchmarks.photographs.collect RUNS_DIR --out=results
+    python -m benchmarks.photographs.collect TUNING_DIR/* --out=results --tuning
 
 `results/photographs/ROW_seedN.npz` holds every logit of a run on the 755 images in float16,
 `labels.npz` their labels and names: whatever the tables say can be computed again. Runs that are
 not finished are passed over, so the command can be repeated as they end.
 """
 
+import functools
 import io
 import json
 import sys
@@ -24,6 +26,7 @@ from oass_jax.run import workdir
 from oass_jax.run.workdir import Workdir, csv_text, read_json, write_bytes
 
 EVALUATION = "voc-2012_val"
+TUNING = "voc-2012_train_aug[2565:]"
 # Columns of the table that are fields of the config.
 FIELDS = {
     "epochs": "num_epochs",
@@ -38,13 +41,18 @@ FIELDS = {
 def main(argv: Sequence[str]) -> None:
     """The command."""
     args = _parse(argv)
-    found, notes = runs.read_all(runs.find([args.runs_dir]))
-    finished = [run for run in found if EVALUATION in run.evaluations]
+    evaluation = TUNING if args.tuning else EVALUATION
+    found, notes = runs.read_all(runs.find(args.runs_dirs))
+    finished = [run for run in found if evaluation in run.evaluations]
     if not finished:
-        raise UserError(f"{args.runs_dir} has no finished run that was evaluated on {EVALUATION}")
-    rows = [collect(run, args.out) for run in sorted(finished, key=lambda run: run.folder)]
+        raise UserError(
+            f"{args.runs_dirs[0]} has no finished run that was evaluated on {evaluation}"
+        )
+    collect_fn = collect_tuning if args.tuning else functools.partial(collect, out=args.out)
+    rows = [collect_fn(run) for run in sorted(finished, key=lambda run: run.folder)]
     table = csv_text(list(rows[0]), [list(row.values()) for row in rows])
-    write_bytes(args.out / "photographs.csv", table.encode())
+    name = "photographs_tuning.csv" if args.tuning else "photographs.csv"
+    write_bytes(args.out / name, table.encode())
     for note in notes:
         print(note, file=sys.stderr)
     print(f"{len(rows)} runs written to {args.out}")
@@ -54,8 +62,13 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser = command_line.Parser(
         prog="python -m benchmarks.photographs.collect", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="of `oass_jax.sweep`")
+    parser.add_argument(
+        "runs_dirs", nargs="+", type=Path, metavar="RUNS_DIR", help="of `oass_jax.sweep`"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument(
+        "--tuning", action="store_true", help="runs on a part of the training images"
+    )
     return parser.parse_args(argv)
 
 
@@ -72,7 +85,7 @@ def collect(run: runs.Run, out: Path) -> dict[str, Any]:
     Raises:
       UserError: its labels are not those of the other runs.
     """
-    row = run.folder.resolve().parent.name.removeprefix("photographs-")
+    row = _row(run)
     folder, target = Workdir(run.folder), out / "photographs"
     with np.load(folder.root / "eval" / EVALUATION / workdir.SCORES) as arrays:
         scores = {name: x.astype(np.float16) for name, x in arrays.items() if "/" in name}
@@ -83,11 +96,26 @@ def collect(run: runs.Run, out: Path) -> dict[str, Any]:
     cams = read_json(folder.root / "cams" / EVALUATION / workdir.SUMMARY)
     return (
         {"row": row, "seed": run.seed}
-        | {column: run.fields[field] for column, field in FIELDS.items()}
+        | _fields(run)
         | {name: summary[name] for name in ("step", "num_images", "map", "map_voc")}
         | {name: cams.get(name) for name in ("miou", "pointing_game")}
         | {"hours": _hours(folder, run.fields["batch_size"])}
     )
+
+
+def collect_tuning(run: runs.Run) -> dict[str, Any]:
+    """The row of a tuning run in the table."""
+    return {"row": _row(run)} | _fields(run) | {"map": run.evaluations[TUNING]["map"]}
+
+
+def _row(run: runs.Run) -> str:
+    return run.folder.resolve().parent.name.removeprefix("photographs-")
+
+
+def _fields(run: runs.Run) -> dict[str, Any]:
+    values = {column: run.fields[field] for column, field in FIELDS.items()}
+    # Four decimals, as of other numbers, are too few for a learning rate.
+    return {k: f"{x:g}" if isinstance(x, float) else x for k, x in values.items()}
 
 
 def _write_labels(path: Path, about: dict[str, np.ndarray], folder: Path) -> None:

@@ -72,6 +72,7 @@ def create_blocks(results: Path) -> dict[str, str]:
     """
     study = read(results)
     return {
+        "tuning": tuning_table(results / "photographs_tuning.csv"),
         "primary": primary_sentence(study),
         "rows": rows_table(study),
         "weights": weights_table(study),
@@ -184,6 +185,23 @@ def classes_table(study: Study) -> str:
         )
     header = ["class", "images", f"`{BASELINE}`", f"`{PRIMARY}`", "difference", "over both"]
     return _markdown(header, lines)
+
+
+def tuning_table(path: Path) -> str:
+    """mAP of every tuning run on the training images that were held out for it."""
+    if not path.is_file():
+        return "Not run yet."
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = [
+            [
+                f"`{row['row']}`",
+                row["encoder_learning_rate"],
+                row["epochs"],
+                f"{float(row['map']):.2f}",
+            ]
+            for row in csv.DictReader(file)
+        ]
+    return _markdown(["row", "encoder's learning rate", "epochs", "mAP"], lines)
 
 
 def probes_table(paths: Sequence[Path]) -> str:

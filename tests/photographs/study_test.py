@@ -9,7 +9,7 @@ import pytest
 from benchmarks.photographs import collect, study, tables
 from oass_jax.errors import UserError
 from oass_jax.evaluation.average_precision import mean_average_precision
-from tests.commands import call
+from tests.commands import ROOT, call
 
 CLASSES = ["aeroplane", "cat", "train"]
 NUM_IMAGES = 60
@@ -84,6 +84,20 @@ def test_the_table_has_a_row_for_each_run(results):
     assert float(rows[0]["map"]) == pytest.approx(expected, abs=1e-4)
     assert float(rows[0]["hours"]) == pytest.approx(90 * 16 / 8 / 3600, abs=1e-4)
     assert rows[0]["miou"] == ""
+
+
+def test_tuning_runs_have_a_table_of_their_own(tmp_path):
+    for name, rate in (("a", 1e-4), ("b", 3e-5)):
+        folder = write_run(tmp_path / name, "max", 0)
+        (folder / "eval" / collect.EVALUATION).rename(folder / "eval" / collect.TUNING)
+        config = json.loads((folder / "config.json").read_text())
+        config["optimizer"]["encoder_learning_rate"] = rate
+        (folder / "config.json").write_text(json.dumps(config))
+    words = [tmp_path / "a", tmp_path / "b", f"--out={tmp_path}", "--tuning"]
+    assert call(words, command=collect.main).returncode == 0
+    table = tables.tuning_table(tmp_path / "photographs_tuning.csv")
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == ["0.0001", "3e-05"]
+    assert "| `max` | " in table
 
 
 def test_what_is_kept_gives_the_metrics_again(results):
@@ -163,8 +177,14 @@ def test_a_document_without_a_place_and_a_folder_without_runs_are_one_sentence(r
     (tmp_path / "docs.md").write_text("nothing")
     done = call([results, f"--docs={tmp_path / 'docs.md'}"], command=tables.main)
     assert done.returncode == 2
-    assert "<!-- primary --> is missing" in done.stderr
+    assert "<!-- tuning --> is missing" in done.stderr
     done = call([tmp_path], command=tables.main)
     assert "run benchmarks.photographs.collect first" in done.stderr
     with pytest.raises(UserError, match=r"photographs\.csv"):
         study.read(tmp_path)
+
+
+def test_the_document_has_a_place_for_every_block(results):
+    blocks = tables.create_blocks(results)
+    text = (ROOT / "docs" / "results.md").read_text()
+    assert all(block in tables.replace(text, blocks, name="docs") for block in blocks.values())
