@@ -1,4 +1,4 @@
-"""Every command of the README, typed one after the other into the shell that the README sets up.
+"""Every command of the README and of what it leads to, typed into the shell that the README sets up.
 
 Programs that stand in for Python and pip skip what would take minutes or a network: they create
 the environment, accept what is installed, and train by writing the config to the workdir.
@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# In the order of reading; those of `docs/results.md` are about runs of hours.
+DOCUMENTS = ("README.md", "docs/own_images.md", "docs/voc.md", "docs/runs.md", "docs/code.md")
 SCRIPTS = ("bash", "oass", "pip", "python", "source")
 
 # The interpreter: before the environment is active it is called python3.
@@ -29,6 +31,7 @@ case "$1 ${2:-}" in
   "-m pip" | "-m ruff" | "-m pytest") ;;
   "-m oass_jax.main") "$REAL_PYTHON" -c "$MAIN" "${@:3}" ;;
   "-m oass_jax.predict") "$REAL_PYTHON" -c "$PREDICT" "${@:3}" ;;
+  "-m oass_jax.report" | "-m oass_jax.app" | "-m oass_jax.figure") "$REAL_PYTHON" "$1" "$2" --help ;;
   "-m oass_jax.sweep") "$REAL_PYTHON" -c "$SWEEP" "${@:3}" ;;
   "-m oass_jax.prepare" | "-m oass_jax.table") "$REAL_PYTHON" "$@" ;;
   *) echo "tests/readme_test.py has no way to run: python $*" >&2; exit 64 ;;
@@ -149,8 +152,9 @@ def shell(words, checkout, env):
 
 
 def test_the_commands_of_the_readme_work_as_typed(checkout, env):
-    words = [typed(command) for command in commands((ROOT / "README.md").read_text())]
-    assert len(words) >= 12
+    texts = [(ROOT / name).read_text() for name in DOCUMENTS]
+    words = [typed(command) for text in texts for command in commands(text)]
+    assert len(words) >= 20
     assert {word.split()[0] for word in words} <= set(SCRIPTS)
     done, last = shell(words, checkout, env)
     assert done.returncode == 0, f"{last}\n{done.stderr}"
