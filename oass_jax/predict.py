@@ -22,7 +22,6 @@ import glob
 import io
 import json
 import os
-import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,9 +32,6 @@ from oass_jax.errors import DivergedError, UserError, nearest_path
 
 if TYPE_CHECKING:
     from oass_jax.evaluation.predictor import Predictor, Result
-
-# What a file name cannot hold on one system or another; % so that no two names become one.
-_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -228,14 +224,13 @@ def _write(
 def _write_cams(folder: Path, result: "Result") -> None:
     import numpy as np
 
-    from oass_jax.run.workdir import write_bytes
+    from oass_jax.run.workdir import safe_name, write_bytes
 
     files = {"maps.npy": io.BytesIO()}
     np.save(files["maps.npy"], result.maps, allow_pickle=False)
     for label in result.labels:
-        name = _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", label)
-        files[f"{name}.png"] = io.BytesIO()
-        result.overlay(label).save(files[f"{name}.png"], "PNG")
+        files[f"{safe_name(label)}.png"] = data = io.BytesIO()
+        result.overlay(label).save(data, "PNG")
     for name, data in files.items():
         write_bytes(folder / name, data.getvalue())
 

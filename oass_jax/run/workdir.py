@@ -12,11 +12,12 @@ import logging
 import math
 import os
 import platform
+import re
 import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,13 @@ PREDICTIONS = "predictions.csv"
 SCORES = "scores.npz"
 SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
+PICTURES = "pictures"  # a folder, with an index of its files
+PICTURES_INDEX = "index.json"
 
 logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
+# What a file name cannot hold on one system or another; % so that no two names become one.
+_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 _PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
@@ -44,6 +49,11 @@ def write_bytes(path: Path, data: bytes) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(data)
     os.replace(temporary, path)
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name, on any system; different texts give different names."""
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
@@ -145,6 +155,21 @@ class Workdir:
         """Writes a file whole or not at all, see the function `write_bytes`."""
         if self.writes:
             write_bytes(path, data)
+
+    def replace_files(self, path: Path, files: Mapping[str, bytes]) -> None:
+        """Writes the files of a folder, and removes those that were there before.
+
+        Args:
+          path: of the folder.
+          files: name -> content, in the order in which they are written.
+        """
+        if not self.writes:
+            return
+        for name, data in files.items():
+            write_bytes(path / name, data)
+        for old in path.glob("*"):
+            if old.name not in files and old.is_file():
+                old.unlink()
 
     def read_bytes(self, path: Path) -> bytes:
         """The content of a file; nothing where there is no such file, or it cannot be read."""

@@ -30,6 +30,21 @@ def test_starts_are_kept_one_after_another(tmp_path):
     assert Workdir(tmp_path).read_classes() == ("cat", "dog")
 
 
+def test_the_files_of_a_folder_are_replaced_and_its_folders_are_not(tmp_path):
+    target = tmp_path / "pictures"
+    (target / "mine").mkdir(parents=True)
+    (target / "old.jpg").write_bytes(b"old")
+    (target / "a.jpg.tmp").write_bytes(b"torn")
+    Workdir(tmp_path).replace_files(target, {"a.jpg": b"a", "b.jpg": b"b"})
+    assert {path.name for path in target.iterdir()} == {"a.jpg", "b.jpg", "mine"}
+    Workdir(tmp_path, writes=False).replace_files(target, {"c.jpg": b"c"})
+    Workdir(tmp_path).replace_files(target, {"b.jpg": b"new"})
+    assert {path.name for path in target.iterdir()} == {"b.jpg", "mine"}
+    assert (target / "b.jpg").read_bytes() == b"new"
+    Workdir(tmp_path).replace_files(tmp_path / "none", {})
+    assert not (tmp_path / "none").exists()
+
+
 def test_the_split_of_validation_is_that_of_the_config(tmp_path):
     folder = Workdir(tmp_path)
     assert folder.validation() == (None, None)
