@@ -264,14 +264,23 @@ def abstract(create_fn: Callable[[], Any], mesh: Mesh) -> Any:
     )
 
 
+def has_patches(config: ConfigDict) -> bool:
+    """Whether the method cuts images: there is a teacher, and a loss that hangs on the patches.
+
+    Args:
+      config: `teacher` and `loss` are read.
+    """
+    return config.teacher.mode != "none" and bool(config.loss.alpha_p or config.loss.alpha_re)
+
+
 def title(config: ConfigDict) -> str:
     """A run in one line: encoder, data and what makes its method.
 
     Args:
       config: every field of `oass_jax/default_config.py`.
     """
-    mode, has_patches = config.teacher.mode, config.loss.alpha_p or config.loss.alpha_re
-    keypoint = f", keypoint {config.keypoint.strategy}" if has_patches else " without patches"
+    mode, strategy = config.teacher.mode, config.keypoint.strategy
+    keypoint = f", keypoint {strategy}" if has_patches(config) else " without patches"
     used = {
         f"{mode} teacher{keypoint}": mode != "none",
         "class-specific instances": config.model.csi,

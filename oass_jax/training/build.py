@@ -131,11 +131,10 @@ def create_method(
             ramp_steps=ramp_epochs * schedule.steps_per_epoch,
         )
 
-    has_patches = config.teacher.mode != "none" and (config.loss.alpha_p or config.loss.alpha_re)
     strategy = keypoint.bind(config.keypoint.strategy, config.keypoint)
     return Method(
         teacher=config.teacher.mode,
-        strategy=strategy if has_patches else None,
+        strategy=strategy if build.has_patches(config) else None,
         margin_cells=config.keypoint.margin_cells,
         valid_only=config.keypoint.valid_only,
         resize_patches=config.teacher.resize_patches,
