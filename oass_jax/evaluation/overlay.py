@@ -7,6 +7,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 MIN_PX = 320  # long side of an image that a title can be read over
 _MAX_OPACITY = 0.75
+_DARK = (24, 24, 24)
+# What a prediction of a class is, in a word -> colours of the title's ground and text: Okabe and
+# Ito's, which differ in lightness, too.
+_FINDINGS = {
+    "true": ((0, 114, 178), "white"),
+    "missed": ((240, 228, 66), "black"),
+    "false": ((213, 94, 0), "white"),
+    "predicted": (_DARK, "white"),
+}
 # Matplotlib's `inferno` at nine even steps: its lightness rises steadily, so that it is read
 # without colour vision, too.
 _COLOURS = np.array(
@@ -39,6 +48,7 @@ def draw(
     name: str,
     probability: float,
     keypoint_yx: tuple[float, float],
+    finding: str = "predicted",
 ) -> Image.Image:
     """Draws a class map over an image.
 
@@ -51,6 +61,8 @@ def draw(
       name: of the class.
       probability: of the class.
       keypoint_yx: where the map is highest, in pixels of the image.
+      finding: 'true', 'missed' or 'false' where the label is known, and then a word of the title;
+        else 'predicted'.
 
     Returns:
       RGB, the image below a strip with name and probability.
@@ -64,23 +76,52 @@ def draw(
     blended = (1 - opacity) * gray + opacity * colours
     drawn = Image.fromarray(blended.round().astype(np.uint8))
 
-    unit = max(image.size) // 24
-    title = Image.new("RGB", (image.width, 2 * unit), (24, 24, 24))
-    font = ImageFont.load_default(unit)
-    pen = ImageDraw.Draw(title)
+    mark(drawn, keypoint_yx)
     text = f"{name}  {probability:.2f}"
-    pen.text((unit // 2, unit), text, "white", font, anchor="lm")
+    ground, ink = _FINDINGS[finding]
+    known = "" if finding == "predicted" else f"{finding}: "
+    return add_title(drawn, known + text, ground=ground, ink=ink)
 
-    _mark(ImageDraw.Draw(drawn), keypoint_yx, radius=unit / 2)
-    whole = Image.new("RGB", (image.width, title.height + image.height))
-    whole.paste(title, (0, 0))
-    whole.paste(drawn, (0, title.height))
+
+def add_title(
+    image: Image.Image, text: str, *, ground: tuple[int, int, int] = _DARK, ink: str = "white"
+) -> Image.Image:
+    """Puts an image below a strip with a title.
+
+    Args:
+      image: RGB.
+      text: one line; its end is cut off where it is too long.
+      ground: of the strip, RGB.
+      ink: colour of the text.
+
+    Returns:
+      RGB, as wide as the image; a narrow one is given a margin, up to `MIN_PX`, for the text.
+    """
+    unit = _unit(image)
+    font = ImageFont.load_default(unit)
+    text_px = math.ceil(font.getlength(text)) + unit
+    width = max(image.width, min(text_px, MIN_PX))
+    whole = Image.new("RGB", (width, 2 * unit + image.height), ground)
+    ImageDraw.Draw(whole).text((unit // 2, unit), text, ink, font, anchor="lm")
+    whole.paste(_DARK, (0, 2 * unit, width, whole.height))
+    whole.paste(image, ((width - image.width) // 2, 2 * unit))
     return whole
 
 
-def _mark(pen: ImageDraw.ImageDraw, centre_yx: tuple[float, float], *, radius: float) -> None:
-    """A white ring with dark edges, seen on any ground."""
+def mark(image: Image.Image, centre_yx: tuple[float, float]) -> None:
+    """Draws a white ring with dark edges, seen on any ground.
+
+    Args:
+      image: RGB, drawn on.
+      centre_yx: in pixels.
+    """
+    pen, radius = ImageDraw.Draw(image), _unit(image) / 2
     y, x = centre_yx
     for grow, colour, width in ((1, "black", 4), (0, "white", 2)):
         r = radius + grow
         pen.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=width)
+
+
+def _unit(image: Image.Image) -> int:
+    """Pixels of a letter's height."""
+    return max(image.size) // 20

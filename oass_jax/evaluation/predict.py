@@ -28,6 +28,11 @@ class Predictions(NamedTuple):
     index: np.ndarray
 
 
+def map_scale(scales: Sequence[float]) -> float:
+    """The scale whose class maps are shown: of those that are averaged the one nearest 1."""
+    return min(scales, key=lambda scale: abs(scale - 1))
+
+
 def predict_step(
     weights: dict[str, Tree],
     batch: dict[str, jax.Array],

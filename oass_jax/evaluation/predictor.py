@@ -82,11 +82,12 @@ class Result:
         y, x = np.minimum(centres, np.array(self.size) - 1).tolist()
         return y, x
 
-    def overlay(self, name: str) -> Image.Image:
+    def overlay(self, name: str, *, finding: str = "predicted") -> Image.Image:
         """The class map of a class drawn over the image, see `evaluation.overlay`.
 
         Args:
           name: of the class.
+          finding: what the prediction is, 'true', 'missed' or 'false', where that is known.
 
         Returns:
           RGB; the image as the network saw it, small ones enlarged, with a title on top.
@@ -102,6 +103,7 @@ class Result:
             name=name,
             probability=self.probability[name],
             keypoint_yx=(np.array(self.keypoint(name)) + 0.5) / self.size * size,
+            finding=finding,
         )
 
     def _map(self, name: str) -> np.ndarray:
@@ -120,7 +122,7 @@ class Result:
         return np.asarray(resized)
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """An image as the network is to see it; the fields are those of `Result`."""
 
     name: str
@@ -155,7 +157,7 @@ class Predictor:
         self._mesh, self._stride = run.mesh, run.network.encoder.stride
         weights = run.config.eval.weights
         self._weights = {weights: networks(run.model)[weights]}
-        self._map_scale = min(run.config.eval.scales, key=lambda scale: abs(scale - 1))
+        self._map_scale = predict.map_scale(run.config.eval.scales)
         self._predict_fn = create_predict_fn(
             run.config, run.network, run.mesh, map_scale=self._map_scale
         )
@@ -216,7 +218,7 @@ class Predictor:
 
     def _read_ahead(
         self, images: Iterable[Any], on_error: Callable[[UserError], None] | None
-    ) -> Iterator[_Seen]:
+    ) -> Iterator[Seen]:
         num_threads = os.cpu_count() or 1
         pool = concurrent.futures.ThreadPoolExecutor(num_threads)
         waiting = collections.deque()
@@ -242,13 +244,13 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, image: Any, number: int) -> _Seen:
+    def _read(self, image: Any, number: int) -> Seen:
         name, source = _source(image, number)
         upright = read_rgb(source, name=name)
         shrunk = shrink(upright, self.config.eval.image_px)
-        return _Seen(name, np.asarray(shrunk), (upright.height, upright.width))
+        return Seen(name, np.asarray(shrunk), (upright.height, upright.width))
 
-    def _run(self, group: Sequence[_Seen]) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    def _run(self, group: Sequence[Seen]) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         """Pads a batch and predicts it.
 
         Returns:
@@ -266,25 +268,52 @@ class Predictor:
         return output["scores"][name], output["maps"][name], on_canvas
 
     def _result(
-        self, seen: _Seen, logits: np.ndarray, maps: np.ndarray, on_canvas: np.ndarray
+        self, seen: Seen, logits: np.ndarray, maps: np.ndarray, on_canvas: np.ndarray
     ) -> Result:
         if not np.isfinite(logits).all():
             raise DivergedError(
                 f"what the network of step {self.step} predicts of {seen.name} is not finite"
             )
-        probabilities = probability(logits)
-        order = np.argsort(-probabilities, kind="stable")
-        is_label = probabilities >= self.decision.threshold
-        rows, columns = np.ceil(on_canvas / self._stride).astype(int)
-        return Result(
-            name=seen.name,
-            probability=dict(zip(self.class_names, probabilities.tolist(), strict=True)),
-            labels=tuple(self.class_names[c] for c in order if is_label[c]),
-            size=seen.size,
-            maps=maps[:rows, :columns].transpose(2, 0, 1).copy(),  # the batch is not kept
-            cell_px=tuple((self._stride * np.array(seen.size) / on_canvas).tolist()),
-            image=seen.image,
+        return create_result(
+            seen,
+            probability(logits),
+            maps,
+            class_names=self.class_names,
+            threshold=self.decision.threshold,
+            size_cells=on_canvas / self._stride,
         )
+
+
+def create_result(
+    seen: Seen,
+    probabilities: np.ndarray,
+    maps: np.ndarray,
+    *,
+    class_names: Sequence[str],
+    threshold: np.ndarray,
+    size_cells: np.ndarray,
+) -> Result:
+    """What is predicted of an image, from what the network computes.
+
+    Args:
+      seen: the image.
+      probabilities: float64 `[C]`.
+      maps: `[h, w, C]` float32, raw class maps of the canvas, the image at their top left.
+      class_names: C names.
+      threshold: float64 `[C]`, the probability from which a class is predicted.
+      size_cells: height and width of the image in cells.
+    """
+    order = np.argsort(-probabilities, kind="stable")
+    rows, columns = np.ceil(size_cells).astype(int)
+    return Result(
+        name=seen.name,
+        probability=dict(zip(class_names, probabilities.tolist(), strict=True)),
+        labels=tuple(class_names[c] for c in order if probabilities[c] >= threshold[c]),
+        size=seen.size,
+        maps=maps[:rows, :columns].transpose(2, 0, 1).copy(),  # the batch is not kept
+        cell_px=tuple((seen.size / size_cells).tolist()),
+        image=seen.image,
+    )
 
 
 def load(

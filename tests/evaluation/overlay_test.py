@@ -5,7 +5,7 @@ from PIL import Image
 from oass_jax.evaluation import overlay
 
 
-def draw(class_map, *, probability=1.0, image=None, name="dog", keypoint_yx=(2.0, 2.0)):
+def draw(class_map, *, image=None, name="dog", probability=1.0, keypoint_yx=(2.0, 2.0), **options):
     height, width = class_map.shape
     image = image or Image.new("RGB", (width, height), (90, 90, 90))
     return overlay.draw(
@@ -14,6 +14,7 @@ def draw(class_map, *, probability=1.0, image=None, name="dog", keypoint_yx=(2.0
         name=name,
         probability=probability,
         keypoint_yx=keypoint_yx,
+        **options,
     )
 
 
@@ -59,6 +60,27 @@ def test_the_peak_is_marked_and_the_title_written():
     np.testing.assert_allclose(changed.mean(axis=0), (120, 60), atol=1)
     titles = [np.asarray(draw(np.zeros([240, 320]), name=name)) for name in ("dog", "cat")]
     assert (titles[0] != titles[1]).any()
+
+
+def test_what_a_prediction_is_shows_in_the_title_without_colour_vision_too():
+    words = ("true", "missed", "false", "predicted")
+    titles = [np.asarray(draw(np.zeros([240, 320]), finding=word).convert("L")) for word in words]
+    strips = [title[: len(title) - 240] for title in titles]
+    grounds = np.array([np.median(strip) for strip in strips])
+    assert np.diff(np.sort(grounds)).min() > 20  # of 255
+    # Of three of them the letters are more: the word.
+    letters = (np.abs(strips - grounds[:, None, None]) > 60).sum(axis=(1, 2))
+    assert letters[:3].min() > 1.3 * letters[3]
+
+
+def test_a_title_may_be_wider_than_its_image_and_ends_with_the_panel():
+    narrow = Image.new("RGB", (60, 320), "red")
+    short, long, longest = (overlay.add_title(narrow, "cat" * n) for n in (1, 8, 50))
+    assert short.width == 60
+    assert 60 < long.width < longest.width == overlay.MIN_PX
+    assert short.height == long.height == longest.height > 320
+    left = (long.width - 60) // 2
+    assert (np.asarray(long)[-320:, left : left + 60] == (255, 0, 0)).all()
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (500, 1), (30, 20)])
