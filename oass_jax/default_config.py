@@ -168,6 +168,8 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     evaluation.scales = (1.0,)  # sizes of an image whose logits are averaged
     evaluation.flip = False  # average with the mirrored image, too
     evaluation.checkpoint = "last"  # last or best, for --mode=eval
+    # images, evenly over the split, that are drawn with their class maps and patches; 0 for none
+    evaluation.num_pictures = 8
     # Of the VOC server's files: comp1 if trained with that year's trainval alone, comp2 if with any
     # other image, such as ImageNet's.
     evaluation.competition = "comp2"

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import struct
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 import optax
 from jax.sharding import Mesh
+from tensorboardX.proto.event_pb2 import Event
 
 from benchmarks import harness
 from oass_jax import main
@@ -118,6 +120,7 @@ def words(data_dir, folder, *changes, config="demo"):
         "--config.eval.image_px=32",
         "--config.eval.batch_size=16",
         "--config.eval.every_epochs=1",
+        "--config.eval.num_pictures=0",
         "--config.checkpoint.every_steps=4",
         "--config.log_every_steps=1",
         *changes,
@@ -154,6 +157,16 @@ def rows(folder):
     path = folder / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
     return [json.loads(line) for line in lines if line.endswith("}")]
+
+
+def events(folder):
+    """What TensorBoard reads: records of length, checksum, event, checksum."""
+    for path in sorted((folder / "tb").glob("events.*")):
+        data = path.read_bytes()
+        while data:
+            (length,) = struct.unpack("<Q", data[:8])
+            yield Event.FromString(data[12 : 12 + length])
+            data = data[16 + length :]
 
 
 def losses(folder):

@@ -92,6 +92,7 @@ def test_leaves_do_not_read_the_config():
         "evaluation/cam_evaluator.py",
         "evaluation/evaluate_run.py",
         "evaluation/evaluator.py",
+        "evaluation/pictures.py",
         "run/build.py",
         "run/check_data.py",
         "run/restore.py",

@@ -43,6 +43,7 @@ def words(images, *changes, config="own"):
         "--config.eval.image_px=32",
         "--config.eval.batch_size=8",
         "--config.eval.every_epochs=1",
+        "--config.eval.num_pictures=0",
         "--config.keypoint.margin_cells=1",
         "--config.checkpoint.every_steps=1",
         "--config.model.encoder=resnet_tiny",

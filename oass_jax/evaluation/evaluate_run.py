@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.evaluation.pictures import Pictures
 from oass_jax.run import build, model_card
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
@@ -31,6 +32,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     finally:
         console.close()
     score_files.write(folder, evaluation)
+    pictures = Pictures(config, folder, run.network, run.mesh, evaluator.split)
+    pictures(run.model, evaluation)
     model_card.write(folder, title=build.title(config))
     if folder.writes:
         target = folder.evaluation(evaluation.dataset, evaluation.split)

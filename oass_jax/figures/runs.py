@@ -27,6 +27,7 @@ WITHOUT_EFFECT = frozenset(
         "eval.every_epochs",
         "eval.checkpoint",
         "eval.competition",
+        "eval.num_pictures",
         "teacher.chunk_pairs",
         "checkpoint.every_steps",
         "checkpoint.keep_last",

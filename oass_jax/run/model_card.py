@@ -58,6 +58,7 @@ The same command continues the run; when it is finished it shows the result.
 | `eval/DATASET_SPLIT/per_class.csv` | the same numbers, counts and threshold of each class |
 | `eval/DATASET_SPLIT/predictions.csv` | the probability of each class for each image |
 | `eval/DATASET_SPLIT/scores.npz` | every logit and label; `numpy.load` reads it |
+| `eval/DATASET_SPLIT/pictures/` | of some images: the class maps, and where the method cuts them |
 | `eval/DATASET_SPLIT/results.tgz` | for PASCAL VOC's evaluation server, of VOC data sets |
 | `cams/DATASET_SPLIT/summary.json` | mIoU and pointing game of the class maps, percent |
 | `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |

@@ -17,6 +17,7 @@ from oass_jax.data.checksums import Checksums
 from oass_jax.errors import DivergedError, StoppedError, UserError
 from oass_jax.evaluation import score_files
 from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.evaluation.pictures import Pictures
 from oass_jax.run import build, model_card, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
@@ -63,6 +64,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     console = Console(quiet=not folder.writes)
     parts = start.create_parts(config, folder, mesh, console)
     split, evaluator, schedule = parts.split, parts.evaluator, parts.schedule
+    pictures = Pictures(config, folder, parts.network, mesh, evaluator.split)
     fingerprint = start.fingerprint(config, split)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
     state, unlogged, notes = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
@@ -106,7 +108,12 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
             monitor=monitor,
             stop=stop,
             evaluate_fn=functools.partial(
-                _evaluate, evaluator=evaluator, folder=folder, writer=writer, console=console
+                _evaluate,
+                evaluator=evaluator,
+                pictures=pictures,
+                folder=folder,
+                writer=writer,
+                console=console,
             ),
             save_fn=functools.partial(
                 _save,
@@ -171,6 +178,7 @@ def _evaluate(
     step: int,
     *,
     evaluator: Evaluator,
+    pictures: Pictures,
     folder: Workdir,
     writer: MetricWriter,
     console: Console,
@@ -179,6 +187,8 @@ def _evaluate(
     evaluation, metrics = evaluator(state.model, step)
     score_files.write(folder, evaluation)
     writer.write(step, metrics)
+    drawn = pictures(state.model, evaluation)
+    writer.write_images(step, {f"val/{each.name}": each.jpeg for each in drawn})
     maps = {name: x for name, x in metrics.items() if name.startswith("val/map")}
     console.say("  ".join(f"{name} {value:.2f}" for name, value in maps.items()))
     return metrics["val/map"]

@@ -1,11 +1,14 @@
 """Where the numbers of a run go: metrics.jsonl and TensorBoard events."""
 
+import io
 import json
 import logging
 import math
 from pathlib import Path
 
 import tensorboardX
+from PIL import Image
+from tensorboardX.proto.summary_pb2 import Summary
 
 from oass_jax.run.workdir import Workdir
 
@@ -49,6 +52,23 @@ class MetricWriter:
         self._jsonl.flush()
         for name, value in metrics.items():
             self._events.add_scalar(name, value, step)
+
+    def write_images(self, step: int, images: dict[str, bytes]) -> None:
+        """Writes images for TensorBoard as they are; its `add_image` would make PNGs of them.
+
+        Args:
+          step: steps done.
+          images: names such as `val/01_dog` -> JPEG file.
+        """
+        if not self._writes:
+            return
+        for name, data in images.items():
+            width, height = Image.open(io.BytesIO(data)).size
+            encoded = Summary.Image(
+                height=height, width=width, colorspace=3, encoded_image_string=data
+            )
+            summary = Summary(value=[Summary.Value(tag=name, image=encoded)])
+            self._events.file_writer.add_summary(summary, step)
 
     def close(self) -> None:
         """Flushes and closes the files."""

@@ -27,6 +27,7 @@ from tests.commands import (
     call,
     complete_checkpoints,
     environment,
+    events,
     leaves,
     losses,
     prepare_digits,
@@ -206,6 +207,7 @@ KINDS = {
     "mcar": {"loss_cls", "loss_regions"},
     "ssgrl": {"loss_cls", "loss_graph"},
 }
+WITH_PICTURE = "ctopk_w_csi"
 
 
 @pytest.fixture(scope="session")
@@ -217,6 +219,7 @@ def one_step(data_dir, tmp_path_factory):
         if page not in runs:
             folder = tmp_path_factory.mktemp(page)
             changes = ["--config.num_epochs=0.3", "--config.eval.split=val[:16]"]
+            changes += [f"--config.eval.num_pictures={int(page == WITH_PICTURE)}"]
             runs[page] = words(data_dir, folder, *changes, config=f"demo:{page}"), folder
             done = call(runs[page][0], devices=2)
             assert done.returncode == 0, done.stderr
@@ -233,6 +236,15 @@ def test_every_kind_of_method_runs_in_the_same_loop(one_step, page):
     assert last["val/map"] > 0
     assert {name.removeprefix("train/") for name in first if "loss_" in name} == KINDS[page]
     assert all(np.isfinite(value) for value in first.values())
+
+
+def test_tensorboard_shows_the_pictures_of_an_evaluation(one_step):
+    _, folder = one_step(WITH_PICTURE)
+    picture = folder / "eval" / "digit_scenes_val[:16]" / "pictures" / "01_val_00008.jpg"
+    shown = [(event.step, value) for event in events(folder) for value in event.summary.value]
+    ((step, value),) = (each for each in shown if each[1].HasField("image"))
+    assert (step, value.tag) == (1, "val/01_val_00008")
+    assert value.image.encoded_image_string == picture.read_bytes()
 
 
 @pytest.mark.parametrize(("page", "heads"), [("puzzlecam", 1), ("ctopk_w_csi", 2)])

@@ -1,13 +1,16 @@
+import io
 import json
 import types
 
 import pytest
+from PIL import Image
 
 from oass_jax.errors import DivergedError
 from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
 from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor
+from tests.commands import events
 
 
 def lines(folder):
@@ -21,6 +24,20 @@ def test_one_object_a_line(tmp_path):
     writer.close()
     assert lines(tmp_path) == [{"step": 10, "train/loss": 0.5}, {"step": 20, "val/map": None}]
     assert list((tmp_path / "tb").glob("events.*"))
+
+
+def test_images_are_shown_as_the_files_they_are(tmp_path):
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20), "red").save(file, "JPEG")
+    writer = MetricWriter(Workdir(tmp_path), step=0)
+    writer.write_images(10, {"val/01_a b": file.getvalue(), "val/02_ä": file.getvalue()})
+    writer.close()
+    silent = MetricWriter(Workdir(tmp_path / "other", writes=False), step=0)
+    silent.write_images(10, {"val/01": b""})
+    found = [(event.step, value) for event in events(tmp_path) for value in event.summary.value]
+    assert [(step, value.tag) for step, value in found] == [(10, "val/01_a b"), (10, "val/02_ä")]
+    image = found[0][1].image
+    assert (image.width, image.height, image.encoded_image_string) == (30, 20, file.getvalue())
 
 
 def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
