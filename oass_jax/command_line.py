@@ -65,6 +65,13 @@ class Parser(argparse.ArgumentParser):
 
     def __init__(self, **kwargs: Any):
         super().__init__(allow_abbrev=False, **kwargs)
+        self._commands: dict[str, Parser] = {}
+
+    def add_subparsers(self, **kwargs: Any) -> Any:
+        """As argparse; words after the name of a command are checked by its own parser."""
+        action = super().add_subparsers(**kwargs)
+        self._commands = action.choices
+        return action
 
     def parse_args(
         self, args: Sequence[str] | None = None, namespace: Any = None
@@ -83,9 +90,12 @@ class Parser(argparse.ArgumentParser):
           UserError: names the flag that is most like it.
         """
         known = [flag for action in self._actions for flag in action.option_strings]
+        words = iter(words)
         for word in words:
             if word == "--":  # what follows are no flags
                 return
+            if word in self._commands:
+                return self._commands[word].refuse_unknown(words)
             flag = word.partition("=")[0]
             is_flag = flag.startswith("--") or (flag.startswith("-") and flag[1:2].isalpha())
             if is_flag and flag not in known:

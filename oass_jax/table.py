@@ -14,10 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from oass_jax import command_line
-from oass_jax.errors import UserError
 from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
-from oass_jax.run.workdir import write_bytes
+from oass_jax.run.workdir import write_files
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -62,7 +61,7 @@ def write_tables(
     """
     files = create_files(places, evaluation=evaluation, test=test)
     if out is not None:
-        _write(out, files)
+        write_files(out, {name: text.encode() for name, text in files.items()}, flag="--out")
     return files["tables.md"]
 
 
@@ -110,15 +109,6 @@ def _csv(rows: list[list[Any]]) -> str:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue()
-
-
-def _write(folder: Path, files: dict[str, str]) -> None:
-    """Writes each file whole or not."""
-    try:
-        for name, text in files.items():
-            write_bytes(folder / name, text.encode())
-    except OSError as error:
-        raise UserError(f"cannot write to --out={folder}: {error.strerror}") from error
 
 
 if __name__ == "__main__":

@@ -106,6 +106,10 @@ def test_leaves_do_not_read_the_config():
 @pytest.mark.parametrize(
     "words",
     [
+        ["figure", "--help"],
+        ["figure", "2", "--help"],
+        ["figure", "2", "--ouut=x"],
+        ["figure", "4", "--workdir=w", "--image=i", "--out=o"],
         ["main", "--help"],
         ["main", "--config=max", "--workdir=w", "--config.batchsize=3"],
         ["main", "--workdir=w", "--mode=eval"],
@@ -123,6 +127,7 @@ def test_leaves_do_not_read_the_config():
 )
 def test_help_and_errors_answer_before_anything_heavy_is_imported(words):
     heavy = ("jax", "flax", "optax", "orbax", "grain", "tensorflow_datasets", "sklearn", "scipy")
+    heavy += ("matplotlib", "gradio")
     code = (
         "import sys\nfrom oass_jax import __main__\n"
         "try:\n    __main__.main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
@@ -138,6 +143,7 @@ def test_a_finished_run_is_read_without_jax_or_the_training():
     for module, unwanted in (
         ("oass_jax.run.workdir", ("jax", "flax", "orbax")),
         ("oass_jax.figures.runs", ("jax", "flax", "orbax")),
+        ("oass_jax.figures.plots, oass_jax.figures.image_plots", ("jax", "flax", "orbax")),
         ("oass_jax.evaluation.thresholds", ("jax", "flax", "sklearn")),
         ("oass_jax.run.restore", ("oass_jax.training", "oass_jax.evaluation")),
         ("oass_jax.evaluation.evaluate_run", ("oass_jax.training",)),

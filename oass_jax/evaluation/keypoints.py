@@ -53,8 +53,7 @@ def find_cuts(
       One cut, or of a channel-wise strategy one for each label; none where the image is less than
       two cells high or wide.
     """
-    rows, columns = (int(np.floor(size + 0.5)) for size in size_cells)
-    cam = maps[:rows, :columns]
+    cam = on_image(maps, size_cells)
     margin = min(margin_cells, *(side // 2 for side in cam.shape[:2]))
     channels = np.flatnonzero(np.asarray(label) == 1)
     if margin < 1 or (strategy.channel_wise and not len(channels)):
@@ -76,6 +75,17 @@ def find_cuts(
     classes = channels.tolist() if strategy.channel_wise else [None]
     found = zip(classes, points.tolist(), positions.tolist(), strict=True)
     return [Cut(class_index, tuple(point), tuple(cut)) for class_index, point, cut in found]
+
+
+def on_image(maps: np.ndarray, size_cells: tuple[float, float]) -> np.ndarray:
+    """The cells whose centres are on the image: `[h, w, C]` -> `[rows, columns, C]`.
+
+    Args:
+      maps: the image at their top left.
+      size_cells: height and width of the image in cells.
+    """
+    rows, columns = (int(np.floor(size + 0.5)) for size in size_cells)
+    return maps[:rows, :columns]
 
 
 def _of_each_class(inputs: KeypointInputs, channels: np.ndarray) -> KeypointInputs:

@@ -41,6 +41,30 @@ def enlarge(image: Image.Image) -> Image.Image:
     return image.resize([max(1, round(side * scale)) for side in image.size])
 
 
+def blend(image: Image.Image, class_map: np.ndarray, *, probability: float) -> Image.Image:
+    """Lays a class map over an image.
+
+    Opacity is the class's probability times the positive part of the map relative to its maximum:
+    a class that is absent does not glow, however its map is distributed.
+
+    Args:
+      image: RGB.
+      class_map: float32 `[height, width]` of the image, in the unit of logits.
+      probability: of the class.
+
+    Returns:
+      RGB of the same size; the image in gray, so that its colours do not mix with the map's.
+    """
+    value = np.maximum(class_map, 0.0)
+    value = value / max(float(value.max()), 1e-12)
+    steps = np.linspace(0, 1, len(_COLOURS))
+    colours = np.stack([np.interp(value, steps, channel) for channel in _COLOURS.T], axis=-1)
+    opacity = (_MAX_OPACITY * math.sqrt(probability) * value)[..., None]
+    gray = np.asarray(image.convert("L").convert("RGB"))
+    blended = (1 - opacity) * gray + opacity * colours
+    return Image.fromarray(blended.round().astype(np.uint8))
+
+
 def draw(
     image: Image.Image,
     class_map: np.ndarray,
@@ -50,14 +74,11 @@ def draw(
     keypoint_yx: tuple[float, float],
     finding: str = "predicted",
 ) -> Image.Image:
-    """Draws a class map over an image.
-
-    Opacity is the class's probability times the positive part of the map relative to its maximum:
-    a class that is absent does not glow, however its map is distributed.
+    """Draws a class map over an image, with a title and its peak marked.
 
     Args:
       image: RGB.
-      class_map: float32 `[height, width]` of the image, in the unit of logits.
+      class_map: as for `blend`.
       name: of the class.
       probability: of the class.
       keypoint_yx: where the map is highest, in pixels of the image.
@@ -67,15 +88,7 @@ def draw(
     Returns:
       RGB, the image below a strip with name and probability.
     """
-    value = np.maximum(class_map, 0.0)
-    value = value / max(float(value.max()), 1e-12)
-    steps = np.linspace(0, 1, len(_COLOURS))
-    colours = np.stack([np.interp(value, steps, channel) for channel in _COLOURS.T], axis=-1)
-    opacity = (_MAX_OPACITY * math.sqrt(probability) * value)[..., None]
-    gray = np.asarray(image.convert("L").convert("RGB"))  # else its colours mix with the map's
-    blended = (1 - opacity) * gray + opacity * colours
-    drawn = Image.fromarray(blended.round().astype(np.uint8))
-
+    drawn = blend(image, class_map, probability=probability)
     mark(drawn, keypoint_yx)
     text = f"{name}  {probability:.2f}"
     ground, ink = _FINDINGS[finding]

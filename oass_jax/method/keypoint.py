@@ -136,7 +136,7 @@ def channel_topk(
     Returns:
       `[N, 2]` float32, y and x in cells, not yet rounded.
     """
-    value, position = _local_maxima(inputs, k, window_cells)
+    value, position = local_maxima(inputs, k, window_cells)
     return _mean_position(inputs, (value > 0) * 1.0, position, offset_cells)
 
 
@@ -158,11 +158,34 @@ def channel_topk_weighted(
     Returns:
       `[N, 2]` float32, y and x in cells, not yet rounded.
     """
-    value, position = _local_maxima(inputs, k, window_cells)
+    value, position = local_maxima(inputs, k, window_cells)
     point = _mean_position(inputs, value, position, offset_cells)
     if literal_eq:
         point /= jnp.maximum((value > 0).sum(axis=-1, keepdims=True), 1)
     return point
+
+
+def local_maxima(inputs: KeypointInputs, k: int, window_cells: int) -> tuple[jax.Array, jax.Array]:
+    """The highest local maxima, of which `channel_topk` is the mean.
+
+    A valid cell beside the padding is compared with valid cells only. Equal neighbours all count.
+
+    Args:
+      inputs: of which `cam` is merged over its classes.
+      k: max number of local maxima.
+      window_cells: as in `channel_topk`.
+
+    Returns:
+      Values `[N, k]`, 0 beyond the last one, and positions `[N, k, 2]`, y and x in cells.
+    """
+    values = jnp.where(inputs.valid, inputs.cam.max(axis=-1), -jnp.inf)
+    window = (1, window_cells, window_cells)
+    highest = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
+    peaks = jnp.where((values == highest) & (values > 0), values, 0.0)
+    num_examples, height, width = peaks.shape
+    # Pairs never cross devices, where top_k would gather the whole map.
+    value, index = jax.lax.top_k(peaks.reshape(num_examples, -1), min(k, height * width))
+    return value, _position(index, width)
 
 
 def box_center(inputs: KeypointInputs) -> jax.Array:
@@ -233,21 +256,6 @@ def cut_position(point_yx: jax.Array, shape: tuple[int, int], margin_cells: int)
 def _position(index: jax.Array, width: int) -> jax.Array:
     """y and x of a cell's number in reading order, on a last axis of 2."""
     return jnp.stack([index // width, index % width], axis=-1).astype(jnp.float32)
-
-
-def _local_maxima(inputs: KeypointInputs, k: int, window_cells: int) -> tuple[jax.Array, jax.Array]:
-    """Values `[N, k]` and positions `[N, k, 2]` of the highest local maxima; 0 beyond the last one.
-
-    A valid cell beside the padding is compared with valid cells only. Equal neighbours all count.
-    """
-    values = jnp.where(inputs.valid, inputs.cam.max(axis=-1), -jnp.inf)
-    window = (1, window_cells, window_cells)
-    highest = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, window, (1, 1, 1), "SAME")
-    peaks = jnp.where((values == highest) & (values > 0), values, 0.0)
-    num_examples, height, width = peaks.shape
-    # Pairs never cross devices, where top_k would gather the whole map.
-    value, index = jax.lax.top_k(peaks.reshape(num_examples, -1), min(k, height * width))
-    return value, _position(index, width)
 
 
 def _mean_position(

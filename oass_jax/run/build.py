@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import flax.linen as nn
@@ -80,19 +79,8 @@ def open_split(
     Raises:
       UserError: no such split, or it has other classes.
     """
-    data = config.data
-
-    def path(text: str) -> Path | None:
-        return Path(text).expanduser() if text else None
-
-    location = pipeline.Location(
-        data_dir=path(data.data_dir),
-        manual_dir=path(data.manual_dir),
-        path=path(data.path),
-        image_dir=path(data.image_dir),
-        val_fraction=data.val_fraction,
-        split_seed=data.split_seed,
-        split_list=folder.split_list if folder else None,
+    location = pipeline.Location.from_fields(
+        config.data, split_list=folder.split_list if folder else None
     )
     split = pipeline.open_split(dataset, name, location, class_names=class_names)
     if class_names not in (None, split.class_names):

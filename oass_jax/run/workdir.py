@@ -56,6 +56,24 @@ def safe_name(text: str) -> str:
     return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
 
 
+def write_files(folder: Path, files: Mapping[str, bytes], *, flag: str) -> None:
+    """Writes what a command makes, each file whole or not.
+
+    Args:
+      folder: made if it does not exist.
+      files: name -> content.
+      flag: that names the folder, for the message.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    try:
+        for name, data in files.items():
+            write_bytes(folder / name, data)
+    except OSError as error:
+        raise UserError(f"cannot write to {flag}={folder}: {error.strerror}") from error
+
+
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
     """A table as CSV; Python floats get four decimals, everything else stands as it is."""
     text = io.StringIO()

@@ -11,7 +11,7 @@ resolved when they are asked for, so that the command line knows the names witho
 
 import dataclasses
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +58,30 @@ class Location:
     val_fraction: float = 0.2
     split_seed: int = 0
     split_list: Path | None = None
+
+    @classmethod
+    def from_fields(
+        cls, fields: Mapping[str, Any], *, split_list: Path | None = None
+    ) -> "Location":
+        """The location that `data` of a config names.
+
+        Args:
+          fields: name -> value, at least of the first six attributes; '' stands for no path.
+          split_list: see the attribute.
+        """
+
+        def path(name: str) -> Path | None:
+            return Path(fields[name]).expanduser() if fields[name] else None
+
+        return cls(
+            data_dir=path("data_dir"),
+            manual_dir=path("manual_dir"),
+            path=path("path"),
+            image_dir=path("image_dir"),
+            val_fraction=fields["val_fraction"],
+            split_seed=fields["split_seed"],
+            split_list=split_list,
+        )
 
 
 def flag(name: str) -> str:
