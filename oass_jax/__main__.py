@@ -10,6 +10,7 @@ from oass_jax.errors import UserError, nearest
 # Name -> its module, and what it does. A command is imported when it is called.
 COMMANDS = {
     "main": ("oass_jax.main", "train, or evaluate a run; needs no name: oass --config=max ..."),
+    "app": ("oass_jax.app", "look at a finished run in the browser"),
     "figure": ("oass_jax.figure", "the paper's figures, from data and finished runs"),
     "predict": ("oass_jax.predict", "predict images with a finished run"),
     "prepare": ("oass_jax.prepare", "prepare a data set ahead of time"),

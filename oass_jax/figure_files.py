@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from PIL import Image
 
 from oass_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
-    from oass_jax.evaluation.predictor import Predictor
+    from oass_jax.evaluation.labelled_image import LabelledImage
+    from oass_jax.evaluation.predictor import Predictor, Result
+    from oass_jax.figures.image_plots import ClassMap
     from oass_jax.figures.object_shift import ObjectShift
     from oass_jax.run.workdir import Workdir
 
@@ -72,7 +73,8 @@ def draw_per_class_gain(args: argparse.Namespace) -> Files:
 def draw_keypoints(args: argparse.Namespace) -> Files:
     """Stars are keypoints, dots the local maxima of the class maps, lines the cuts."""
     (model,) = _open_runs(args.workdir)
-    from oass_jax.evaluation import keypoint_marks, labelled_image
+    from oass_jax.data.image_file import shrink
+    from oass_jax.evaluation import keypoint_marks, labelled_image, overlay
     from oass_jax.figures import image_plots, style
     from oass_jax.run.workdir import csv_text
 
@@ -88,12 +90,14 @@ def draw_keypoints(args: argparse.Namespace) -> Files:
             f"no class is predicted of {args.image} (the most probable is {best}, "
             f"{result.probability[best]:.2f}): name one, --label={best}"
         )
-    class_map = np.max([result.class_map(name) for name in labels], axis=0)
+    image = shrink(known.image, IMAGE_PX)
+    size = (image.height, image.width)
+    class_map = np.max([result.class_map(name, size) for name in labels], axis=0)
     marks = keypoint_marks.compare(
         result, labels, model.config.keypoint, boxes=known.boxes, box_label=known.box_label
     )
-    image = _blend(known.image, class_map, probability=1.0)
-    files = style.render(image_plots.draw_keypoints, image, result.size, marks, labels=labels)
+    drawn = overlay.blend(image, class_map, probability=1.0)
+    files = style.render(image_plots.draw_keypoints, drawn, result.size, marks, labels=labels)
     rows = image_plots.marks_rows(marks)
     return _named("figure4", files, {"": csv_text(image_plots.MARKS_HEADER, rows)})
 
@@ -120,17 +124,7 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
         shown = max(among, key=lambda name: sum(each.probability[name] for each in results))
         columns.append(
             [
-                image_plots.ClassMap(
-                    image=known.name,
-                    class_name=shown,
-                    run=run_name,
-                    probability=result.probability[shown],
-                    drawn=_blend(
-                        known.image,
-                        result.class_map(shown),
-                        probability=result.probability[shown],
-                    ),
-                )
+                _class_map(known, result, shown, run_name)
                 for run_name, result in zip(run_names, results, strict=True)
             ]
         )
@@ -138,6 +132,25 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
     files = style.render(image_plots.draw_class_maps, rows)
     table = csv_text(image_plots.MAPS_HEADER, image_plots.maps_rows(rows))
     return _named("figure5", files, {"": table})
+
+
+def _class_map(
+    known: "LabelledImage", result: "Result", class_name: str, run_name: str
+) -> "ClassMap":
+    from oass_jax.data.image_file import shrink
+    from oass_jax.evaluation import overlay
+    from oass_jax.figures.image_plots import ClassMap
+
+    image = shrink(known.image, IMAGE_PX)
+    class_map = result.class_map(class_name, (image.height, image.width))
+    probability = result.probability[class_name]
+    return ClassMap(
+        image=known.name,
+        class_name=class_name,
+        run=run_name,
+        probability=probability,
+        drawn=overlay.blend(image, class_map, probability=probability),
+    )
 
 
 def _named(name: str, drawn: Mapping[str, bytes], tables: Mapping[str, str]) -> Files:
@@ -185,14 +198,6 @@ def _open_runs(*folders: Path) -> list["Predictor"]:
     from oass_jax.evaluation import predictor
 
     return [predictor.load(folder) for folder in folders]
-
-
-def _blend(image: Image.Image, class_map: np.ndarray, *, probability: float) -> Image.Image:
-    """The map over the image, no larger than it is printed."""
-    from oass_jax.data.image_file import shrink
-    from oass_jax.evaluation import overlay
-
-    return shrink(overlay.blend(image, class_map, probability=probability), IMAGE_PX)
 
 
 def _short_names(*folders: Path) -> list[str]:

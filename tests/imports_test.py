@@ -106,6 +106,8 @@ def test_leaves_do_not_read_the_config():
 @pytest.mark.parametrize(
     "words",
     [
+        ["app", "--help"],
+        ["app", "--workdir=w"],
         ["figure", "--help"],
         ["figure", "2", "--help"],
         ["figure", "2", "--ouut=x"],

@@ -30,8 +30,9 @@ case "$1 ${2:-}" in
     ln -sf "$STAND_IN"/{python,pip} "$3/bin" ;;
   "-m pip" | "-m ruff" | "-m pytest") ;;
   "-m oass_jax.main") "$REAL_PYTHON" -c "$MAIN" "${@:3}" ;;
-  "-m oass_jax.predict") "$REAL_PYTHON" -c "$PREDICT" "${@:3}" ;;
-  "-m oass_jax.report" | "-m oass_jax.app" | "-m oass_jax.figure") "$REAL_PYTHON" "$1" "$2" --help ;;
+  "-m oass_jax.app" | "-m oass_jax.figure" | "-m oass_jax.predict")
+    "$REAL_PYTHON" -c "$PARSE" "${@:2}" ;;
+  "-m oass_jax.report") "$REAL_PYTHON" "$1" "$2" --help ;;
   "-m oass_jax.sweep") "$REAL_PYTHON" -c "$SWEEP" "${@:3}" ;;
   "-m oass_jax.prepare" | "-m oass_jax.table") "$REAL_PYTHON" "$@" ;;
   *) echo "tests/readme_test.py has no way to run: python $*" >&2; exit 64 ;;
@@ -39,7 +40,7 @@ esac
 """
 PIP = """#!/usr/bin/env bash
 case "$*" in
-  "install jax"*) ;;
+  "install jax"* | "install gradio"*) ;;
   "install .") ln -s "$STAND_IN/oass" "$VIRTUAL_ENV/bin" ;;
   *) echo "tests/readme_test.py has no way to run: pip $*" >&2; exit 64 ;;
 esac
@@ -61,10 +62,9 @@ if args.mode == "train":
 """
 
 # The runs of MAIN have no checkpoint to predict with.
-PREDICT = """
-import sys
-from oass_jax import predict
-predict.parse(sys.argv[1:])
+PARSE = """
+import importlib, sys
+importlib.import_module(sys.argv[1]).parse(sys.argv[2:])
 """
 
 # Its runs are those of MAIN, which never finish, so that there is nothing to make tables of.
@@ -136,7 +136,7 @@ def env(tmp_path):
         "STAND_IN": str(stand_in),
         "REAL_PYTHON": sys.executable,
         "MAIN": MAIN,
-        "PREDICT": PREDICT,
+        "PARSE": PARSE,
         "SWEEP": SWEEP,
     }
 

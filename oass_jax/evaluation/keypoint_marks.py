@@ -36,6 +36,11 @@ class Marks(NamedTuple):
     sources_yx: Points
 
 
+def is_channel_wise(strategy: str) -> bool:
+    """Whether a strategy has a keypoint for each class."""
+    return keypoint.KEYPOINTS[strategy].channel_wise
+
+
 def compare(
     result: Result,
     labels: Sequence[str],

@@ -49,12 +49,22 @@ def draw_image(
             lower_right = min(right, xmax + grow - 1), min(bottom, ymax + grow - 1)
             pen.rectangle((*upper_left, *lower_right), outline=colour, width=width)
     if cut_yx is not None:
-        row, column = cut_yx
-        _dash(pen, [(x, row) for x in range(image.width)])
-        _dash(pen, [(column, y) for y in range(image.height)])
+        draw_cut(drawn, cut_yx)
     if keypoint_yx is not None:
         overlay.mark(drawn, keypoint_yx)
     return overlay.add_title(drawn, title)
+
+
+def draw_cut(image: Image.Image, cut_yx: tuple[float, float]) -> None:
+    """Draws the lines at which an image is cut.
+
+    Args:
+      image: RGB, drawn on.
+      cut_yx: row and column of pixels at which the lower and right patches begin.
+    """
+    pen, (row, column) = ImageDraw.Draw(image), cut_yx
+    _dash(pen, [(x, row) for x in range(image.width)])
+    _dash(pen, [(column, y) for y in range(image.height)])
 
 
 def _dash(pen: ImageDraw.ImageDraw, line: Sequence[tuple[float, float]]) -> None:

@@ -53,11 +53,12 @@ class Result:
     cell_px: tuple[float, float] = dataclasses.field(repr=False)
     image: np.ndarray = dataclasses.field(repr=False)
 
-    def class_map(self, name: str) -> np.ndarray:
+    def class_map(self, name: str, size: tuple[int, int] | None = None) -> np.ndarray:
         """The class map of a class, brought to the pixels of the upright image, linearly.
 
         Args:
           name: of the class.
+          size: height and width of the image if it is resized; None for its own.
 
         Returns:
           float32 `[height, width]` in the unit of `maps`.
@@ -65,7 +66,13 @@ class Result:
         Raises:
           UserError: there is no such class.
         """
-        return self._resized(name, self.size)
+        # Pixel y lies at cell (y + 0.5) / cell_px - 0.5.
+        cells = self._map(name)
+        height, width = np.minimum(np.array(self.size) / self.cell_px, cells.shape)
+        resized = Image.fromarray(cells).resize(
+            (size or self.size)[::-1], Image.Resampling.BILINEAR, box=(0, 0, width, height)
+        )
+        return np.asarray(resized)
 
     def keypoint(self, name: str) -> tuple[int, int]:
         """Where the class map of a class is highest: y and x of the cell's centre, in pixels.
@@ -99,7 +106,7 @@ class Result:
         size = (base.height, base.width)
         return overlay.draw(
             base,
-            self._resized(name, size),
+            self.class_map(name, size),
             name=name,
             probability=self.probability[name],
             keypoint_yx=(np.array(self.keypoint(name)) + 0.5) / self.size * size,
@@ -111,15 +118,6 @@ class Result:
         if name not in names:
             raise UserError(f"{name!r} is not a class: {nearest(str(name), names)}")
         return self.maps[names.index(name)]
-
-    def _resized(self, name: str, size: tuple[int, int]) -> np.ndarray:
-        # Pixel y lies at cell (y + 0.5) / cell_px - 0.5.
-        cells = self._map(name)
-        height, width = np.minimum(np.array(self.size) / self.cell_px, cells.shape)
-        resized = Image.fromarray(cells).resize(
-            size[::-1], Image.Resampling.BILINEAR, box=(0, 0, width, height)
-        )
-        return np.asarray(resized)
 
 
 class Seen(NamedTuple):
