@@ -15,6 +15,7 @@ Where the paper is:
     Sec. 2.2                    method/csi.py          class-specific instances
     Sec. 3.1                    image/augment.py       random resize, flip, crop or pad
     Tables 1 to 3               figures/paper.py       the paper's figures, and the row a run is of
+    Figs. 2, 4, 5 and 6         figure.py              figures/ draws them
     f(x; theta), g(.; phi)      model/network.py       encoder f and classifier g
     Table 1, MCAR               method/mcar.py         regions of the strongest classes, seen again
     Table 1, SSGRL              model/ssgrl.py         a graph network over the classes
