@@ -1,4 +1,4 @@
-"""Every command of the README and of what it leads to, typed into the shell that the README sets up.
+"""Every command of the README and of what it leads to, typed into the shell that it sets up.
 
 Programs that stand in for Python and pip skip what would take minutes or a network: they create
 the environment, accept what is installed, and train by writing the config to the workdir.
