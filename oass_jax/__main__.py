@@ -14,6 +14,7 @@ COMMANDS = {
     "figure": ("oass_jax.figure", "the paper's figures, from data and finished runs"),
     "predict": ("oass_jax.predict", "predict images with a finished run"),
     "prepare": ("oass_jax.prepare", "prepare a data set ahead of time"),
+    "report": ("oass_jax.report", "a page of numbers, curves and images of a finished run"),
     "sweep": ("oass_jax.sweep", "train many configs and seeds"),
     "table": ("oass_jax.table", "the paper's tables from finished runs"),
 }

@@ -43,6 +43,8 @@ def test_the_wheel_has_every_file_and_nothing_else_at_the_top(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     assert {name.split("/")[0] for name in names if ".dist-info/" not in name} == {"oass_jax"}
     expected = {str(path.relative_to(ROOT)) for path in (ROOT / "oass_jax").rglob("*.py")}
+    templates = (ROOT / "oass_jax" / "figures" / "report" / "templates").iterdir()
+    expected |= {str(path.relative_to(ROOT)) for path in templates}
     expected |= {f"oass_jax/configs/{path.name}" for path in (ROOT / "configs").glob("*.py")}
     assert {name for name in names if name.startswith("oass_jax/")} == expected
 

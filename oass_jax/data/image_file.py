@@ -99,6 +99,25 @@ def read_rgb(source: bytes | Image.Image, *, name: str) -> Image.Image:
         raise _undecodable(name, error) from error
 
 
+def read_thumbnail(data: bytes, *, name: str, fit_px: int) -> Image.Image:
+    """Decodes an image as `read_rgb` and shrinks it; of a JPEG only as many pixels as that takes.
+
+    Args:
+      data: the file's bytes.
+      name: what the error calls the file.
+      fit_px: as in `shrink`.
+
+    Raises:
+      UserError: as `read_rgb`.
+    """
+    try:
+        image = _open(data)
+        image.draft(None, (fit_px, fit_px))
+        return shrink(_to_rgb(_upright(image)), fit_px)
+    except _DECODE_ERRORS as error:
+        raise _undecodable(name, error) from error
+
+
 def shrink(image: Image.Image, fit_px: int) -> Image.Image:
     """Shrinks an image to fit a square: aspect kept, antialiased bicubic.
 

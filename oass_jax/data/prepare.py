@@ -108,6 +108,16 @@ def prepare(name: str, *, data_dir: Path | None, manual_dir: Path | None) -> Sce
     return builder
 
 
+def is_prepared(name: str, *, data_dir: Path | None) -> bool:
+    """Whether `prepare` would find the data set as it is.
+
+    Args:
+      name: as for `prepare`.
+      data_dir: as for `prepare`.
+    """
+    return _is_prepared(_open_builder(name, data_dir))
+
+
 def _is_prepared(builder: SceneBuilder) -> bool:
     # Unlike tfds' own question this one does not warn where the answer is no.
     return (Path(builder.data_dir) / "dataset_info.json").exists()

@@ -10,6 +10,7 @@ import numpy as np
 from oass_jax.evaluation.average_precision import check
 
 CONFIDENCE = 0.95
+_AT_ONCE = 250  # draws; the sums of many more leave the cache and take three times as long
 
 
 def draw_weights(num_images: int, num_draws: int, *, seed: int = 0) -> np.ndarray:
@@ -87,10 +88,23 @@ def _of_class(score: np.ndarray, label: np.ndarray, weights: np.ndarray) -> np.n
     ends = np.flatnonzero(np.append(np.diff(group) != 0, True))
     ends = ends[np.unique(group[positive])]
     begins = np.append(0, ends[:-1] + 1)
-    drawn = weights[ranked[: ends[-1] + 1]]
+    ranked, positive = ranked[: ends[-1] + 1], positive[: ends[-1] + 1]
+    parts = np.split(weights, range(_AT_ONCE, weights.shape[1], _AT_ONCE), axis=1)
+    return np.concatenate([_area(part[ranked], positive, begins) for part in parts])
+
+
+def _area(drawn: np.ndarray, positive: np.ndarray, begins: np.ndarray) -> np.ndarray:
+    """The area of some draws.
+
+    Args:
+      drawn: float32 `[M, R]`, how often each image was drawn, in the order of the scores; it is
+        written to.
+      positive: bool `[M]`.
+      begins: `[K]`, where in the order each threshold takes in further images.
+    """
     # Sums of whole numbers are exact in float32 as far as 16 million images.
     seen = np.add.reduceat(drawn, begins, axis=0).cumsum(axis=0)
-    drawn[~positive[: len(drawn)]] = 0.0
+    drawn[~positive] = 0.0
     found = np.add.reduceat(drawn, begins, axis=0)
     hits = found.cumsum(axis=0)
     precision = np.divide(hits, seen, out=np.zeros(seen.shape), where=seen > 0)

@@ -2,11 +2,12 @@
 
 from ml_collections import ConfigDict
 
+from oass_jax.config_file import flatten
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.evaluation.pictures import Pictures
-from oass_jax.run import build, model_card
+from oass_jax.run import model_card
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.workdir import Workdir
@@ -34,7 +35,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     score_files.write(folder, evaluation)
     pictures = Pictures(config, folder, run.network, run.mesh, evaluator.split)
     pictures(run.model, evaluation)
-    model_card.write(folder, title=build.title(config))
+    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     if folder.writes:
         target = folder.evaluation(evaluation.dataset, evaluation.split)
         print(score_files.result_table(evaluation.summary, target), flush=True)
@@ -53,7 +54,7 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     run = _open(config, folder)
     evaluator = CamEvaluator(config, folder, run.network, run.mesh, run.class_names)
     summary = evaluator(run.model, run.step)
-    model_card.write(folder, title=build.title(config))
+    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     if folder.writes:
         target = folder.cams(summary["dataset"], summary["split"])
         print(cam_files.result_table(summary, target), flush=True)

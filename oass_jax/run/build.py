@@ -14,6 +14,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
+from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
 from oass_jax.method import mcar
 from oass_jax.model import encoders, ssgrl
@@ -79,9 +80,7 @@ def open_split(
     Raises:
       UserError: no such split, or it has other classes.
     """
-    location = pipeline.Location.from_fields(
-        config.data, split_list=folder.split_list if folder else None
-    )
+    location = Location.from_fields(config.data, split_list=folder.split_list if folder else None)
     split = pipeline.open_split(dataset, name, location, class_names=class_names)
     if class_names not in (None, split.class_names):
         raise UserError(
@@ -259,24 +258,6 @@ def has_patches(config: ConfigDict) -> bool:
       config: `teacher` and `loss` are read.
     """
     return config.teacher.mode != "none" and bool(config.loss.alpha_p or config.loss.alpha_re)
-
-
-def title(config: ConfigDict) -> str:
-    """A run in one line: encoder, data and what makes its method.
-
-    Args:
-      config: every field of `oass_jax/default_config.py`.
-    """
-    mode, strategy = config.teacher.mode, config.keypoint.strategy
-    keypoint = f", keypoint {strategy}" if has_patches(config) else " without patches"
-    used = {
-        f"{mode} teacher{keypoint}": mode != "none",
-        "class-specific instances": config.model.csi,
-        "SSGRL's graph": config.model.graph,
-        f"{config.regions.count} regions of MCAR": config.regions.count,
-    }
-    method = ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
-    return f"{config.model.encoder} on {config.data.dataset}, {method}"
 
 
 def _num_threads(config: ConfigDict) -> int:

@@ -1,5 +1,6 @@
 """`WORKDIR/README.md`, the model card: the numbers so far, the command, and what each file is."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from oass_jax.run.workdir import Workdir, command, read_summary
@@ -25,6 +26,27 @@ def write(folder: Workdir, *, title: str) -> None:
         command=starts[-1].get("command", command()) if starts else command(),
     )
     folder.write_text(folder.readme, text)
+
+
+def title(fields: Mapping[str, Any]) -> str:
+    """A run in one line: encoder, data and what makes its method.
+
+    Args:
+      fields: `a.b` -> value of a config; what an older one lacks is off.
+    """
+    mode = fields.get("teacher.mode", "none")
+    has_patches = fields.get("loss.alpha_p") or fields.get("loss.alpha_re")
+    keypoint = (
+        f", keypoint {fields.get('keypoint.strategy')}" if has_patches else " without patches"
+    )
+    used = {
+        f"{mode} teacher{keypoint}": mode != "none",
+        "class-specific instances": fields.get("model.csi"),
+        "SSGRL's graph": fields.get("model.graph"),
+        f"{fields.get('regions.count')} regions of MCAR": fields.get("regions.count"),
+    }
+    method = ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
+    return f"{fields.get('model.encoder')} on {fields.get('data.dataset')}, {method}"
 
 
 def _headline(name: str, summary: dict[str, Any]) -> str:
@@ -53,6 +75,7 @@ The same command continues the run; when it is finished it shows the result.
 | `thresholds.json` | the probability each class is predicted from, of best F1 on validation |
 | `metrics.jsonl` | training and validation metrics, one JSON object a line |
 | `tb/` | the same for TensorBoard |
+| `report.html` | numbers, curves and images on one page; made by `python -m oass_jax.report` |
 | `checkpoints/` | orbax: the last ones and the best by validation mAP |
 | `eval/DATASET_SPLIT/summary.json` | mAP, AP of each class, F1, and how it was evaluated |
 | `eval/DATASET_SPLIT/per_class.csv` | the same numbers, counts and threshold of each class |

@@ -35,6 +35,8 @@ SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 PICTURES = "pictures"  # a folder, with an index of its files
 PICTURES_INDEX = "index.json"
+# In the workdir, made on demand.
+REPORT = "report.html"
 
 logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}

@@ -12,6 +12,7 @@ import scipy.special
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
 from oass_jax.data.checksums import Checksums
 from oass_jax.errors import DivergedError, StoppedError, UserError
@@ -134,7 +135,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         writer.close()
         checkpoints.close()
     folder.write_end()
-    model_card.write(folder, title=build.title(config))
+    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     _print_result(config, folder)
 
 
@@ -223,9 +224,10 @@ def _about(
     mesh: Mesh,
 ) -> list[str]:
     """What is about to happen, in lines."""
+    title = model_card.title(flatten(config.to_dict()))
     num_parameters = sum(leaf.size for leaf in jax.tree.leaves(state.params))
     return [
-        f"{build.title(config)}; {num_parameters / 1e6:.1f} million parameters",
+        f"{title}; {num_parameters / 1e6:.1f} million parameters",
         f"{mesh.size} x {mesh.devices.flat[0].device_kind}, {jax.process_count()} process(es)",
         f"trains on {split.name} {split.split}: {len(split):,} images of "
         f"{len(split.class_names)} classes, {schedule.steps_per_epoch:.1f} steps an epoch, "

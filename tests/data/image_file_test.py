@@ -10,6 +10,8 @@ from oass_jax.data.image_file import (
     decode_rgb,
     read_header,
     read_rgb,
+    read_thumbnail,
+    shrink,
     turn_boxes,
 )
 from oass_jax.errors import UserError
@@ -221,3 +223,22 @@ def test_formats_that_photographs_do_not_come_in_are_refused(file_format):
 def test_formats_that_photographs_come_in_are_read(file_format):
     data = encoded(Image.new("RGB", (16, 16), (255, 255, 255)), file_format)
     assert (decoded(data) == 255).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize(("file_format", "tolerance"), [("JPEG", 4), ("PNG", 0)])
+def test_a_thumbnail_is_the_image_but_smaller(file_format, tolerance, orientation):
+    smooth = Image.fromarray(PIXELS).resize((800, 600), Image.Resampling.BICUBIC)
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    data = encoded(smooth, file_format, exif=exif)
+    expected = shrink(read_rgb(data, name="x"), 100)
+    found = read_thumbnail(data, name="x", fit_px=100)
+    assert found.size == expected.size == ((100, 75) if orientation == 1 else (75, 100))
+    difference = np.abs(np.asarray(found, int) - np.asarray(expected, int))
+    assert difference.mean() <= tolerance
+
+
+def test_a_thumbnail_of_what_is_no_image_is_an_error():
+    with pytest.raises(UserError, match="x cannot be decoded"):
+        read_thumbnail(b"no image", name="x", fit_px=100)

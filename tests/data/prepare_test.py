@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from oass_jax import prepare as command
-from oass_jax.data.prepare import prepare
+from oass_jax.data.prepare import is_prepared, prepare
 from oass_jax.errors import UserError
 
 
@@ -36,6 +36,13 @@ def test_prepares_once_and_leaves_nothing_else(manual_dir, tmp_path, capfd):
     assert "preparing voc/2012" in err
     prepare("voc/2012", data_dir=data_dir, manual_dir=manual_dir)
     assert capfd.readouterr() == ("", "")
+
+
+def test_whether_it_is_prepared_is_asked_without_doing_it(manual_dir, tmp_path):
+    assert not is_prepared("voc/2012", data_dir=tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+    prepare("voc/2012", data_dir=tmp_path / "data", manual_dir=manual_dir)
+    assert is_prepared("voc/2012", data_dir=tmp_path / "data")
 
 
 def test_the_folder_may_be_left_out_or_its_tar_renamed_later(manual_dir, tmp_path):

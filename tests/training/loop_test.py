@@ -16,7 +16,7 @@ from oass_jax import config_file
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.evaluation import average_precision, score_files
-from oass_jax.run import build
+from oass_jax.run import model_card
 from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
@@ -83,7 +83,9 @@ def test_the_workdir_is_complete(finished):
 )
 def test_the_title_says_what_makes_the_method(page, method):
     config = config_file.load(page)
-    assert build.title(config) == f"resnet50 on voc/2012, {method}"
+    assert (
+        model_card.title(config_file.flatten(config.to_dict())) == f"resnet50 on voc/2012, {method}"
+    )
 
 
 def test_the_summary_can_be_computed_from_the_predictions(finished, data_dir):

@@ -66,20 +66,14 @@ class Location:
         """The location that `data` of a config names.
 
         Args:
-          fields: name -> value, at least of the first six attributes; '' stands for no path.
+          fields: name -> value; '' stands for no path, as does what an older config lacks.
           split_list: see the attribute.
         """
-
-        def path(name: str) -> Path | None:
-            return Path(fields[name]).expanduser() if fields[name] else None
-
+        paths = ("data_dir", "manual_dir", "path", "image_dir")
+        numbers = ("val_fraction", "split_seed")
         return cls(
-            data_dir=path("data_dir"),
-            manual_dir=path("manual_dir"),
-            path=path("path"),
-            image_dir=path("image_dir"),
-            val_fraction=fields["val_fraction"],
-            split_seed=fields["split_seed"],
+            **{name: Path(fields[name]).expanduser() for name in paths if fields.get(name)},
+            **{name: fields[name] for name in numbers if name in fields},
             split_list=split_list,
         )
 

@@ -130,3 +130,13 @@ def test_an_unknown_name_is_a_sentence():
     sentence = r"unknown data set 'digit_scene': did you mean digit_scenes\?"
     with pytest.raises(UserError, match=sentence):
         pipeline.open_split("digit_scene", "val", pipeline.Location())
+
+
+def test_a_location_is_that_of_a_config_or_of_an_older_one():
+    data = default_config.get_config().data
+    data.path, data.split_seed = "~/labels.csv", 3
+    location = sources.Location.from_fields(data, split_list=Path("split.csv"))
+    assert location == sources.Location(
+        path=Path.home() / "labels.csv", split_seed=3, split_list=Path("split.csv")
+    )
+    assert sources.Location.from_fields({}, split_list=None) == sources.Location()

@@ -1,0 +1,159 @@
+"""An evaluation as its files hold it: what a report is made of."""
+
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from oass_jax.errors import UserError, nearest, nearest_path
+from oass_jax.run import workdir
+from oass_jax.run.workdir import Workdir, evaluation_name
+
+_EVALUATE = "evaluate with --mode=eval"
+_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An evaluation of a run.
+
+    Attributes:
+      folder: the workdir.
+      name: of the run, for people.
+      evaluation: `DATASET_SPLIT`.
+      summary: what `summary.json` holds.
+      images: N file names, in the order of the split.
+      class_names: C names.
+      label: int8 `[N, C]`, 1, 0 or -1.
+      logits: float32 `[N, C]`, those that are scored.
+      threshold: float64 `[C]`, the probability each class is predicted from; 0.5 if none is chosen.
+      has_thresholds: whether they were chosen for the classes.
+      thresholds_of: the split they were chosen on; None where it is this one.
+    """
+
+    folder: Workdir
+    name: str
+    evaluation: str
+    summary: dict[str, Any]
+    images: tuple[str, ...]
+    class_names: tuple[str, ...]
+    label: np.ndarray
+    logits: np.ndarray
+    threshold: np.ndarray
+    has_thresholds: bool
+    thresholds_of: str | None
+
+    @property
+    def files(self) -> Path:
+        """The folder of the evaluation."""
+        return self.folder.root / "eval" / self.evaluation
+
+
+def choose_evaluation(folders: Sequence[Workdir], wanted: str | None) -> str:
+    """The evaluation that a report is of.
+
+    Args:
+      folders: workdirs; all must have it.
+      wanted: `DATASET_SPLIT`; None for the first run's validation split, or else the only one.
+
+    Raises:
+      UserError: there is no such run or evaluation.
+    """
+    for folder in folders:
+        if not folder.root.is_dir():
+            raise UserError(f"{folder.root} is no folder: {nearest_path(folder.root)}")
+        if not folder.config.is_file() and not folder.summaries():
+            raise UserError(f"{folder.root} holds no run: there is no {folder.config.name} in it")
+    first = list(folders[0].summaries())
+    dataset, split = folders[0].validation()
+    chosen = wanted or (evaluation_name(dataset, split) if dataset and split else "")
+    if wanted is None and chosen not in first:
+        if len(first) > 1:
+            raise UserError(
+                f"{folders[0].root} is not evaluated on its validation split: choose one as "
+                f"--eval, there are {', '.join(first)}"
+            )
+        chosen = first[0] if first else chosen
+    for folder in folders:
+        if chosen not in (there := folder.summaries()):
+            hint = nearest(chosen, there) if there else "there are none"
+            raise UserError(
+                f"{folder.root} has no evaluation {chosen or 'yet'}: {hint}; to make one, "
+                f"{_EVALUATE}"
+            )
+    return chosen
+
+
+def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
+    """Reads an evaluation.
+
+    Args:
+      folder: the workdir.
+      evaluation: `DATASET_SPLIT` that is there.
+      name: of the run, for people.
+
+    Raises:
+      UserError: a file of it is missing or damaged, or its split has no labels.
+    """
+    target = folder.root / "eval" / evaluation
+    summary = workdir.read_summary(target / workdir.SUMMARY)
+    if not summary:
+        raise UserError(f"{target / workdir.SUMMARY} is damaged: {_EVALUATE} once more")
+    path = target / workdir.SCORES
+    try:
+        with np.load(path) as arrays:
+            files = {key: arrays[key] for key in arrays.files if "/" not in key}
+        source = _from_arrays(files, folder, evaluation, summary, name)
+    except FileNotFoundError as error:
+        raise UserError(f"{path} is missing: {_EVALUATE} once more") from error
+    except _DAMAGED as error:
+        raise UserError(f"{path} is damaged ({error}): {_EVALUATE} once more") from error
+    if not (source.label == 1).any():
+        raise UserError(f"{target} has no labels to compare the predictions with: choose another")
+    return source
+
+
+def short_names(folders: Sequence[Workdir]) -> list[str]:
+    """A name for each run: the last part of its path, or as many as tell them apart."""
+    parts = [folder.root.absolute().parts for folder in folders]
+    for count in range(1, max(map(len, parts))):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise UserError(f"{folders[0].root} is named twice: compare a run with another one")
+
+
+def _from_arrays(
+    arrays: dict[str, np.ndarray],
+    folder: Workdir,
+    evaluation: str,
+    summary: dict[str, Any],
+    name: str,
+) -> Source:
+    images, class_names = arrays["image"].tolist(), arrays["class_name"].tolist()
+    label, logits = arrays["label"], arrays["prediction"]
+    shape = (len(images), len(class_names))
+    if label.shape != shape or logits.shape != shape or not all(shape):
+        raise ValueError(f"{label.shape} labels and {logits.shape} scores of {shape}")
+    if not np.isfinite(logits).all() or not np.isin(label, (-1, 0, 1)).all():
+        raise ValueError("a score is not finite, or a label none")
+    threshold = arrays.get("threshold", np.full(len(class_names), 0.5)).astype(np.float64)
+    if threshold.shape != shape[1:] or not ((threshold >= 0) & (threshold <= 1)).all():
+        raise ValueError("the thresholds are no probabilities of the classes")
+    return Source(
+        folder=folder,
+        name=name,
+        evaluation=evaluation,
+        summary=summary,
+        images=tuple(map(str, images)),
+        class_names=tuple(map(str, class_names)),
+        label=label,
+        logits=logits.astype(np.float32),
+        threshold=threshold,
+        has_thresholds="threshold" in arrays,
+        thresholds_of=str(arrays["thresholds_of"]) if "thresholds_of" in arrays else None,
+    )
