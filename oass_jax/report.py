@@ -14,7 +14,7 @@ from pathlib import Path
 from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures.report import source
-from oass_jax.run.workdir import REPORT, Workdir, write_bytes
+from oass_jax.run.workdir import Workdir, write_bytes
 
 
 @command_line.command
@@ -32,7 +32,7 @@ def main(argv: Sequence[str]) -> None:
         help="the evaluation, such as voc-2012_val; default that of the validation split",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help=f"default {REPORT} in the first workdir"
+        "--out", type=Path, metavar="FILE", help="default report.html in the first workdir"
     )
     args = parser.parse_args(argv)
     roots = [Path(root).expanduser() for root in args.workdir.split(",")]
@@ -67,7 +67,7 @@ def write_report(
     from oass_jax.figures.report import page
 
     text = page.render(sources)
-    out = folders[0].root / REPORT if out is None else out
+    out = folders[0].report if out is None else out
     try:
         write_bytes(out, text.encode())
     except OSError as error:

@@ -35,8 +35,6 @@ SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 PICTURES = "pictures"  # a folder, with an index of its files
 PICTURES_INDEX = "index.json"
-# In the workdir, made on demand.
-REPORT = "report.html"
 
 logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
@@ -132,6 +130,7 @@ class Workdir:
       events: folder of the TensorBoard events.
       checkpoints: orbax's folder.
       readme: the model card.
+      report: the page of `oass_jax.report`.
     """
 
     def __init__(self, root: Path, *, writes: bool = True):
@@ -149,6 +148,7 @@ class Workdir:
         self.events = root / "tb"
         self.checkpoints = root / "checkpoints"
         self.readme = root / "README.md"
+        self.report = root / "report.html"
 
     def evaluation(self, dataset: str, split: str) -> Path:
         """`eval/DATASET_SPLIT`, see `evaluation_name`."""

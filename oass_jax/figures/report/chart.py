@@ -8,7 +8,7 @@ import numpy as np
 
 # Of a drawing with axes; small, because a phone shows it at about its own size.
 WIDTH, HEIGHT = 360, 210
-LEFT, RIGHT, TOP, BOTTOM = 50, 12, 10, 34
+LEFT, RIGHT, TOP, BOTTOM = 58, 14, 10, 34
 _MARKED = 30  # points that are few enough to see each
 
 

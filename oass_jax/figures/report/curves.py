@@ -170,7 +170,7 @@ def read_metrics(folder: Workdir) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         try:
             row = json.loads(line)
             step = int(row.pop("step"))
-        except (ValueError, TypeError, KeyError, AttributeError):
+        except (ValueError, TypeError, KeyError, AttributeError, OverflowError):
             continue
         for name, value in row.items():
             if isinstance(value, int | float) and math.isfinite(value):

@@ -30,7 +30,7 @@ _MARGIN = 50_000
 MAX_DETAILED = 100
 MAX_LISTED = 1000
 MAX_NAMES = 6  # of the labels in an alternative text
-_TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parent / "templates"
 _NONE = "\N{EN DASH}"
 _SPACE = "\N{NO-BREAK SPACE}"
 
@@ -101,7 +101,7 @@ def render(sources: Sequence[Source]) -> str:
         script=_text("script.js"),
         sources=sources,
         numbers=numbers,
-        titles=[model_card.title(source.folder.fields()) for source in sources],
+        titles=[_title(source) for source in sources],
         starts=[source.folder.starts()[-1:] for source in sources],
         num_draws=num_draws,
         comparisons=comparisons,
@@ -115,6 +115,12 @@ def render(sources: Sequence[Source]) -> str:
         to_check=to_check,
     )
     return _with_images(fill, sources, list(_by_importance(to_check, comparisons, details)))
+
+
+def _title(source: Source) -> str:
+    """What was trained; empty where the config is gone."""
+    fields = source.folder.fields()
+    return model_card.title(fields) if fields else ""
 
 
 def _with_images(fill: Callable[..., str], sources: Sequence[Source], wanted: Sequence[int]) -> str:
@@ -222,7 +228,7 @@ def _belongs(name: str, main: str) -> bool:
 
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -234,10 +240,10 @@ def _environment() -> jinja2.Environment:
         "signed": lambda points: f"{points:+z.1f}".replace("-", "\N{MINUS SIGN}"),
         "count": lambda number: f"{number:,}",
         "short": _short,
-        "difference": lambda number: f"{number:+,}".replace("-", "\N{MINUS SIGN}"),
+        "difference": _difference,
         "to": _interval,
     }
-    environment.globals |= {"chart_size": (chart.WIDTH, chart.HEIGHT), "missing": _NONE}
+    environment.globals |= {"frame": chart, "missing": _NONE}
     environment.globals |= {"labels_of": _labels_of, "headline_rule": _headline_rule}
     environment.globals |= {"gain_span": _gain_span, "same_image": _same_image}
     return environment
@@ -251,6 +257,10 @@ def _interval(estimate: Estimate) -> str:
     if math.isnan(estimate.low):
         return _NONE
     return f"{estimate.low:z.1f} to {estimate.high:z.1f}".replace("-", "\N{MINUS SIGN}")
+
+
+def _difference(number: int) -> str:
+    return f"{number:+,}".replace("-", "\N{MINUS SIGN}") if number else "0"
 
 
 def _short(number: int) -> str:
@@ -287,4 +297,4 @@ def _gain_span(gains: Sequence[Gain]) -> float:
 
 
 def _text(name: str) -> str:
-    return (_TEMPLATES / name).read_text(encoding="utf-8")
+    return (TEMPLATES / name).read_text(encoding="utf-8")

@@ -101,7 +101,7 @@ def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
     """
     target = folder.root / "eval" / evaluation
     summary = workdir.read_summary(target / workdir.SUMMARY)
-    if not summary:
+    if not isinstance(summary.get("step"), int):
         raise UserError(f"{target / workdir.SUMMARY} is damaged: {_EVALUATE} once more")
     path = target / workdir.SCORES
     try:
@@ -111,7 +111,8 @@ def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
     except FileNotFoundError as error:
         raise UserError(f"{path} is missing: {_EVALUATE} once more") from error
     except _DAMAGED as error:
-        raise UserError(f"{path} is damaged ({error}): {_EVALUATE} once more") from error
+        reason = str(error).partition(". ")[0]  # NumPy goes on with advice
+        raise UserError(f"{path} is damaged ({reason}): {_EVALUATE} once more") from error
     if not (source.label == 1).any():
         raise UserError(f"{target} has no labels to compare the predictions with: choose another")
     return source

@@ -105,6 +105,33 @@ def test_it_can_be_read_without_seeing_it(text):
     assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
 
 
+def luminance(colour):
+    parts = [int(colour[n : n + 2], 16) / 255 for n in (1, 3, 5)]
+    linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+    return np.dot(linear, [0.2126, 0.7152, 0.0722])
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_colours_differ_as_much_as_wcag_wants(scheme):
+    """By level AA: 4.5 to 1 for text, 3 to 1 for lines; light and dark."""
+    style = page.TEMPLATES.joinpath("style.css").read_text()
+    block = re.findall(r":root {(.*?)}", style, re.DOTALL)[scheme]
+    colours = dict(re.findall(r"--(\w+): (#\w{6});", block))
+
+    def contrast(one, other):
+        high, low = sorted((luminance(colours[one]), luminance(colours[other])), reverse=True)
+        return (high + 0.05) / (low + 0.05)
+
+    for text in ("text", "muted", "link"):
+        for back in ("back", "panel"):
+            assert contrast(text, back) >= 4.5, (text, back)
+    assert contrast("text", "notice") >= 4.5
+    for line in ("s0", "s1", "s2", "s3", "s4", "s5", "there", "absent"):
+        for back in ("back", "panel"):
+            assert contrast(line, back) >= 3, (line, back)
+    assert contrast("text", "bar") >= 3  # the interval on it
+
+
 def test_headline_and_table_say_what_the_summary_says(run):
     text = render(run / "first")
     summary = json.loads((run / "first" / "eval" / "csv_val" / "summary.json").read_text())
@@ -185,6 +212,18 @@ def test_without_data_metrics_and_pictures_it_is_complete(tmp_path):
     assert not list(document.iter("img"))
     assert document.find(".//h2[@id='training']") is None
     assert IMAGES[0] in text
+
+
+def test_what_is_not_known_is_left_open(tmp_path):
+    folder = write(tmp_path / "first")
+    for name in ("config.json", "env.json"):
+        (folder / name).unlink()
+    document = parse(render(folder))
+    rows = document.findall(".//table[@class='made']/tbody/tr")
+    found = {words_of(row[0]): words_of(row[1]) for row in rows}
+    unknown = ("Run", "Trained", "Command of the training")
+    assert {found[name] for name in unknown} == {"\N{EN DASH}"}
+    assert found["Command of the evaluation"] == "python -m oass_jax.main"
 
 
 def test_names_of_any_characters_are_text(tmp_path):

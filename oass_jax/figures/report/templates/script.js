@@ -47,11 +47,11 @@
       const f1 = percent(2 * hits[n], num_predicted[n] + positives);
       const threshold = document.createElement("b");
       const own = n === start ? " (the run's)" : "";
-      threshold.textContent = `Predicted from ${text(100 * thresholds[n])}${own}`;
+      threshold.textContent = `Threshold ${text(100 * thresholds[n])}${own}`;
       output.replaceChildren(
         threshold,
         `: precision ${text(precision)}, recall ${text(recall)}, F1 ${text(f1)}; ` +
-          `${num_predicted[n]} images, ${hits[n]} of them rightly.`,
+          `predicted for ${num_predicted[n]} images, for ${hits[n]} of them rightly.`,
       );
       input.setAttribute("aria-valuetext", text(100 * thresholds[n]));
       dot.setAttribute("cx", recall);
