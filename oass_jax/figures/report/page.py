@@ -17,7 +17,6 @@ from oass_jax.figures.report.chart import Chart
 from oass_jax.figures.report.curves import Steps
 from oass_jax.figures.report.examples import Disagreement, OfClass
 from oass_jax.figures.report.metrics import ClassNumbers, Estimate, Gain, Numbers
-from oass_jax.figures.report.pictures import Picture
 from oass_jax.figures.report.source import Source
 from oass_jax.figures.report.thumbnails import Thumbnail
 from oass_jax.run import model_card
@@ -245,7 +244,7 @@ def _environment() -> jinja2.Environment:
     }
     environment.globals |= {"frame": chart, "missing": _NONE}
     environment.globals |= {"labels_of": _labels_of, "headline_rule": _headline_rule}
-    environment.globals |= {"gain_span": _gain_span, "same_image": _same_image}
+    environment.globals |= {"gain_span": _gain_span}
     return environment
 
 
@@ -275,14 +274,6 @@ def _labels_of(source: Source, image: int) -> str:
     names = [source.class_names[c] for c in np.flatnonzero(source.label[image] == 1)]
     more = f" and {len(names) - MAX_NAMES} more" * (len(names) > MAX_NAMES)
     return ", ".join(names[:MAX_NAMES]) + more or "nothing"
-
-
-def _same_image(
-    first: Sequence[Picture], other: Sequence[Picture]
-) -> tuple[tuple[Picture, Picture], ...]:
-    """The pictures of two runs that are of one image."""
-    by_image = {picture.image: picture for picture in other}
-    return tuple((one, by_image[one.image]) for one in first if one.image in by_image)
 
 
 def _headline_rule(numbers: Numbers) -> Mapping[str, Any]:

@@ -180,12 +180,24 @@ def test_the_sliders_have_their_numbers(run):
         assert int(control.get("value")) == own["start"]
 
 
-def test_pictures_are_shown_and_side_by_side_for_two_runs(run):
+def test_pictures_of_all_runs_are_shown_by_image_and_once(run):
     one, two = render(run / "first"), render(run / "first", run / "other")
     assert len(list(parse(one).iter("img"))) == 3
-    pairs = parse(two).findall(".//div[@class='pair']")
-    assert [len(pair.findall(".//img")) for pair in pairs] == [2, 2]
-    assert pairs[0].find(".//img").get("alt").startswith("0001.jpg with class maps; labelled cat;")
+    document = parse(two)
+    groups = [
+        [
+            (words_of(figure.find("figcaption/b")), figure.find(".//img").get("alt"))
+            for figure in group
+        ]
+        for group in document.findall(".//div[@class='of-image']")
+    ]
+    alt = "000{}.jpg with class maps; labelled cat; predicted cat, dog"
+    assert groups == [
+        [("first", alt.format(0))],
+        [("first", alt.format(1)), ("other", alt.format(1))],
+        [("first", alt.format(2)), ("other", alt.format(2))],
+    ]
+    assert len(list(document.iter("img"))) == 5
 
 
 def test_two_runs_are_compared(run):
