@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from oass_jax.figures.report.thumbnails import data_uri
+from oass_jax.run.workdir import PICTURES, PICTURES_INDEX
 
-FOLDER = "pictures"
-INDEX = "index.json"
 _MIME = {".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".png": "image/png", ".webp": "image/webp"}
 
 
@@ -44,13 +43,13 @@ def read(folder: Path, *, max_bytes: int) -> tuple[list[Picture], int]:
       The pictures in the order of the index, and how many more there are.
     """
     try:
-        index = json.loads((folder / FOLDER / INDEX).read_text(encoding="utf-8"))
+        index = json.loads((folder / PICTURES / PICTURES_INDEX).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return [], 0
     entries = index if isinstance(index, list) else []
     found: list[Picture] = []
     for entry in entries:
-        picture = _read_one(folder / FOLDER, entry)
+        picture = _read_one(folder / PICTURES, entry)
         if picture is None:
             continue
         max_bytes -= len(picture.uri)
