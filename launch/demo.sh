@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Trains configs/demo.py on scenes of real handwriting and prints the result.
+# Trains configs/demo.py on scenes of real handwriting, prints the result and writes a report.
 #   bash launch/demo.sh [WORKDIR] [--config.FIELD=VALUE ...]
 #
 # The workdir is runs/demo where none is named. The same command continues.
@@ -16,4 +16,6 @@ if [ $# -gt 0 ] && [[ "$1" != -* ]]; then
 fi
 source "$(dirname "$0")/environment.sh"
 install requirements.txt
-exec "$PYTHON" -m oass_jax.main --config=demo --workdir="$(from_caller "$workdir")" "$@"
+workdir="$(from_caller "$workdir")"
+"$PYTHON" -m oass_jax.main --config=demo --workdir="$workdir" "$@"
+"$PYTHON" -m oass_jax.report --workdir="$workdir"

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> None:
     args = parser.parse_args(argv)
     roots = [Path(root).expanduser() for root in args.workdir.split(",")]
     out = write_report(roots, args.out, evaluation=args.eval)
-    print(f"{out}: {out.stat().st_size:,} bytes")
+    print(f"written to {out}")
 
 
 def write_report(

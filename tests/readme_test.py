@@ -28,7 +28,7 @@ case "$1 ${2:-}" in
   "-m venv")
     "$REAL_PYTHON" -m venv --without-pip "$3"
     ln -sf "$STAND_IN"/{python,pip} "$3/bin" ;;
-  "-m pip" | "-m ruff" | "-m pytest") ;;
+  "-m pip" | "-m ruff" | "-m pytest" | "-m tests.browser."*) ;;
   "-m oass_jax.main") "$REAL_PYTHON" -c "$MAIN" "${@:3}" ;;
   "-m oass_jax.app" | "-m oass_jax.figure" | "-m oass_jax.predict")
     "$REAL_PYTHON" -c "$PARSE" "${@:2}" ;;
