@@ -133,7 +133,7 @@ def _with_images(fill: Callable[..., str], sources: Sequence[Source], wanted: Se
     nothing = {"pictures": [[] for _ in sources], "more_pictures": 0, "notes": []}
     frames = dict.fromkeys(wanted, Thumbnail("", 0, 0))
     room = MAX_BYTES - _MARGIN - len(fill(thumbnails=frames, **nothing).encode())
-    drawn = [pictures.read(each.files, max_bytes=room // 3 // len(sources)) for each in sources]
+    drawn = [pictures.read(each.files, max_bytes=room // 2 // len(sources)) for each in sources]
     room -= sum(len(picture.uri) for found, _ in drawn for picture in found)
     images, notes = thumbnails.read(sources[0], wanted, max_bytes=room)
     return fill(
