@@ -179,6 +179,22 @@ def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
         )
 
 
+def margin_note(config: ConfigDict, stride: int) -> list[str]:
+    """A line where the margin keeps every cut near the middle: the default is made for 512 px.
+
+    Args:
+      config: `augment.image_px`, `keypoint`, `teacher` and `loss` are read.
+      stride: of the encoder.
+    """
+    margin, cells = config.keypoint.margin_cells, config.augment.image_px // stride
+    if not has_patches(config) or config.keypoint.strategy == "center" or 4 * margin <= cells:
+        return []
+    return [
+        f"keypoint.margin_cells={margin} keeps every cut of an image of {cells} cells in the "
+        f"middle {cells - 2 * margin + 1}: --config.keypoint.margin_cells=1 follows the objects"
+    ]
+
+
 def create_network(
     config: ConfigDict, num_classes: int, *, vector_size: int | None = None
 ) -> Network:

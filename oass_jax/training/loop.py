@@ -72,6 +72,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     first_step = int(state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
+    notes += build.margin_note(config, parts.network.encoder.stride)
     notes += folder.write_start(
         step=first_step,
         config=config.to_dict(),

@@ -55,3 +55,21 @@ def test_sizes_are_those_of_the_encoder_at_hand(layer_norm_encoder):
     config.augment.image_px = 56
     with pytest.raises(UserError, match=r"augment\.image_px=56 is not a multiple of 16: try 64"):
         build.create_encoder(config)
+
+
+@pytest.mark.parametrize(
+    ("fields", "note"),
+    [
+        ({}, []),
+        ({"augment.image_px": 160}, ["image of 10 cells in the middle 3"]),
+        ({"augment.image_px": 160, "keypoint.margin_cells": 2}, []),
+        ({"augment.image_px": 160, "keypoint.strategy": "center"}, []),
+        ({"augment.image_px": 160, "teacher.mode": "none"}, []),
+    ],
+)
+def test_a_margin_that_keeps_cuts_in_the_middle_is_noted(fields, note):
+    config = default_config.get_config()
+    config.update_from_flattened_dict(fields)
+    found = build.margin_note(config, 16)
+    assert len(found) == len(note)
+    assert all(words in line for words, line in zip(note, found, strict=True))
