@@ -36,6 +36,10 @@ class StoppedError(Exception):
         super().__init__(f"stopped and saved at step {step}; the same command continues from there")
 
 
+class EvaluationStoppedError(Exception):
+    """An evaluation was left because the run was asked to stop; it is made up for at the start."""
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """A hint for the message: the known word most like a wrong one, or else all there are."""
     known = sorted(known)

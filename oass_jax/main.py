@@ -14,7 +14,9 @@ oass_jax/default_config.py. The last two take the config from the workdir; they 
 """
 
 import argparse
+import os
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -23,6 +25,12 @@ from oass_jax.errors import DivergedError, StoppedError, UserError, nearest
 from oass_jax.run import libraries
 
 MODES = ("train", "eval", "cam", "check", "dryrun")
+# Flag -> variable of the environment, type and meaning: where a process stands in its run.
+PLACE = {
+    "--coordinator": ("JAX_COORDINATOR_ADDRESS", str, "HOST:PORT of the first process"),
+    "--num_processes": ("JAX_NUM_PROCESSES", int, "of the run"),
+    "--process_id": ("JAX_PROCESS_ID", int, "of this process, from 0"),
+}
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -32,7 +40,8 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
       argv: without the program.
 
     Returns:
-      `config`, a checked ConfigDict, `workdir`, a path or None, `mode` and `distributed`.
+      `config`, a checked ConfigDict, `workdir`, a path or None, `mode`, and where the process
+      stands: `distributed`, `coordinator`, `num_processes` and `process_id`.
 
     Raises:
       UserError: there is something wrong with a flag or the config.
@@ -49,12 +58,24 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         "--mode", default="train", help="train (default), eval, cam, check or dryrun"
     )
     parser.add_argument(
-        "--distributed", action="store_true", help="one of the processes of a TPU pod or Slurm job"
+        "--distributed",
+        action="store_true",
+        help="one of several processes; a TPU pod, Slurm and Open MPI say which",
     )
+    for flag, (variable, kind, text) in PLACE.items():
+        parser.add_argument(
+            flag,
+            type=kind,
+            metavar=flag[2:].upper(),
+            default=os.environ.get(variable),
+            help=f"with --distributed elsewhere: {text}; default ${variable}",
+        )
     if {"-h", "--help"} & {*argv}:
         parser.epilog = _list_configs()
     parser.refuse_unknown(word for word in argv if not config_flags.is_override(word))
     args, overrides = parser.parse_known_args(argv)
+    if not args.distributed and (alone := [flag for flag in PLACE if _is_given(flag, argv)]):
+        raise UserError(f"{alone[0]} is of one of several processes: add --distributed")
     if args.mode not in MODES:
         raise UserError(f"--mode={args.mode}: {nearest(args.mode, MODES)}")
     evaluates = args.mode in ("eval", "cam")
@@ -68,6 +89,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     else:
         args.config = config_flags.to_evaluate(args.workdir, args.config, overrides)
     return args
+
+
+def _is_given(flag: str, argv: Sequence[str]) -> bool:
+    return any(word.partition("=")[0] == flag for word in argv)
 
 
 def _list_configs() -> str:
@@ -92,18 +117,14 @@ def main(argv: Sequence[str]) -> int:
     import jax
 
     from oass_jax.evaluation import evaluate_run
+    from oass_jax.run import processes
     from oass_jax.run.check_data import check_data
     from oass_jax.run.workdir import Workdir
     from oass_jax.training import loop
     from oass_jax.training.dry_run import dry_run
 
     if args.distributed:
-        try:
-            jax.distributed.initialize()
-        except (ValueError, RuntimeError) as error:
-            raise UserError(
-                f"--distributed found no pod or Slurm job to join ({error}): leave it out"
-            ) from error
+        processes.join(processes.Place(args.coordinator, args.num_processes, args.process_id))
     run = {
         "train": loop.train_and_evaluate,
         "eval": evaluate_run.evaluate_checkpoint,
@@ -118,6 +139,9 @@ def main(argv: Sequence[str]) -> int:
     )
     try:
         with libraries.memory_reported(advice):
+            if args.distributed:
+                fields = config_file.flatten(args.config.to_dict())
+                processes.agree(processes.facts_of(fields))
             return run(args.config, folder) or 0
     except DivergedError as error:
         command_line.print_error(str(error))
@@ -125,6 +149,15 @@ def main(argv: Sequence[str]) -> int:
     except StoppedError as error:
         print(error)
         return error.status
+    except BaseException as error:
+        if jax.process_count() == 1:
+            raise
+        # To exit would be to wait for the others, which may wait for this one.
+        if isinstance(error, UserError):
+            command_line.print_error(str(error))
+            processes.leave(2)
+        traceback.print_exc()
+        processes.leave(1)
 
 
 if __name__ == "__main__":

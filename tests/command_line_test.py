@@ -44,6 +44,8 @@ def _in_the_checkout(monkeypatch):
         ([MAX, "--confg.batch_size=3"], "is not a flag"),
         (["-config=max", W], "-config is not a flag: did you mean --config?"),
         ([MAX, W, "--distributed=True"], "--distributed"),
+        ([MAX, W, "--num_processes=2"], "of several processes: add --distributed"),
+        ([MAX, W, "--distributed", "--process_id=x"], "--process_id"),
         ([MAX, W, "--config.eval={'flip': True}"], "set --config.eval.FIELD=VALUE"),
         ([MAX, W, "--config.loss.alpha_p", "-1"], "--config.loss.alpha_p=-1.0: must be"),
         ([MAX, W, "train"], "'train' is not a flag"),

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import socket
 import struct
 import subprocess
 import sys
@@ -96,6 +97,25 @@ def start(words, env):
     return subprocess.Popen(
         words, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
     )
+
+
+def start_several(words, env, *, extra=((), ()), command=COMMAND):
+    """Starts the processes of one run, each with words of its own after those of all."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    return [
+        start(
+            [*command, "--distributed", *words, *own],
+            env
+            | {
+                "JAX_COORDINATOR_ADDRESS": address,
+                "JAX_NUM_PROCESSES": str(len(extra)),
+                "JAX_PROCESS_ID": str(number),
+            },
+        )
+        for number, own in enumerate(extra)
+    ]
 
 
 def prepare_digits(folder):

@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline, sources
-from oass_jax.errors import DivergedError
+from oass_jax.errors import DivergedError, EvaluationStoppedError
 from oass_jax.evaluation import average_precision, predict, score_files, thresholds
 from oass_jax.evaluation.average_precision import MeanAveragePrecision
 from oass_jax.evaluation.predict import Predictions
@@ -26,6 +26,7 @@ from oass_jax.run.console import Console
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
+Item = TypeVar("Item")
 # Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
 SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 
@@ -55,12 +56,19 @@ class Evaluator:
         self.split = open_split(config, folder, config.eval.split, class_names, mesh)
         self._predict_fn = create_predict_fn(config, network, mesh)
 
-    def __call__(self, model: dict[str, Any], step: int) -> tuple[Evaluation, dict[str, float]]:
+    def __call__(
+        self,
+        model: dict[str, Any],
+        step: int,
+        *,
+        stops_fn: Callable[[], bool] = lambda: False,
+    ) -> tuple[Evaluation, dict[str, float]]:
         """Predicts the split with the student and, where there is one, the EMA encoder.
 
         Args:
           model: `TrainState.model`.
           step: its step.
+          stops_fn: asked before each batch, by every process, whether to leave.
 
         Returns:
           The evaluation with the weights that `eval.weights` names; and for the training's log
@@ -69,9 +77,10 @@ class Evaluator:
 
         Raises:
           DivergedError: a logit is not finite.
+          EvaluationStoppedError: `stops_fn` said so.
         """
         config = self._config.eval
-        predictions = self._predict(model)
+        predictions = self._predict(model, stops_fn)
         chosen = {
             name: predict.choose(scores, config.logits)
             for name, scores in predictions.scores.items()
@@ -89,10 +98,10 @@ class Evaluator:
         aps = zip(self.split.class_names, result.ap, strict=True)
         return evaluation, metrics | {f"val/ap/{name}": float(ap) for name, ap in aps}
 
-    def _predict(self, model: dict[str, Any]) -> Predictions:
+    def _predict(self, model: dict[str, Any], stops_fn: Callable[[], bool]) -> Predictions:
         """One pass over the split, with every network of the model."""
         predict_fn = functools.partial(self._predict_fn, networks(model))
-        batches = read_batches(self._config, self.split)
+        batches = _until_stopped(read_batches(self._config, self.split), stops_fn)
         on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
         shown = self._console.track(
             on_device,
@@ -170,6 +179,13 @@ class Evaluator:
             f"{config.weights} weights"
         )
         return thresholds.best_f1(prediction, label, source=source), None
+
+
+def _until_stopped(batches: Iterator[Item], stops_fn: Callable[[], bool]) -> Iterator[Item]:
+    for batch in batches:
+        if stops_fn():
+            raise EvaluationStoppedError
+        yield batch
 
 
 def open_split(

@@ -20,6 +20,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from oass_jax.errors import DivergedError, UserError
+from oass_jax.run import processes
 
 Tree = Any
 logger = logging.getLogger(__name__)
@@ -34,11 +35,13 @@ class Restored(NamedTuple):
       items: item -> tree.
       step: its number.
       unlogged: as it was saved.
+      evaluation_due: likewise.
     """
 
     items: dict[str, Tree]
     step: int
     unlogged: dict[str, Any]
+    evaluation_due: bool
 
 
 class Checkpoints:
@@ -86,23 +89,31 @@ class Checkpoints:
         fingerprint: dict,
         val_map: float | None,
         unlogged: dict[str, Any] | None = None,
+        evaluation_due: bool = False,
     ) -> None:
         """Saves in the background; an earlier save is waited for, and its errors are raised.
 
+        In a run of several processes all have to call this; the first one checks the numbers.
+
         Args:
           items: `MODEL` and `OPTIMIZER` -> any tree of arrays.
-          step: its number. A checkpoint of this step is left as it is.
+          step: its number. A checkpoint of this step is left as it is, unless its evaluation was
+            due and this one's is not.
           fingerprint: JSON-able description of the input.
           val_map: validation mAP in percent; None or NaN where there is none.
           unlogged: `Monitor.unlogged` of this step.
+          evaluation_due: whether the run was stopped before it had evaluated this step.
 
         Raises:
           DivergedError: a number is not finite; nothing is saved.
           UserError: it cannot be written.
         """
         if step in self._manager.all_steps():
-            return
-        if bad := _not_finite(items):
+            record = _read_record(self._folder, step)
+            if not (record and record.get("evaluation_due")) or evaluation_due:
+                return
+            self._manager.delete(step)
+        if bad := processes.from_first(lambda: _not_finite(items) or ""):
             raise DivergedError(
                 f"the state of step {step} is not finite ({bad}) although its losses are: try "
                 "smaller learning rates"
@@ -110,10 +121,11 @@ class Checkpoints:
         has_map = val_map is not None and not math.isnan(val_map)
         record = {
             "step": step,
-            "leaves": {name: _leaves(tree, checksum=True) for name, tree in items.items()},
+            "leaves": self._checksums(items),
             "input": fingerprint,
             "val_map": val_map if has_map else None,
             "unlogged": unlogged or {},
+            "evaluation_due": evaluation_due,
         }
         with self._reported():
             self._manager.save(
@@ -124,6 +136,13 @@ class Checkpoints:
                 ),
                 force=True,
             )
+
+    @staticmethod
+    def _checksums(items: dict[str, Tree]) -> dict[str, dict[str, list]]:
+        """Of every leaf, in the process that writes the record alone: all are fetched for it."""
+        if jax.process_index():
+            return {}
+        return {name: _leaves(tree, checksum=True) for name, tree in items.items()}
 
     def wait(self) -> None:
         """Waits until every save has reached the disk, and reports what went wrong with it.
@@ -208,15 +227,13 @@ class Checkpoints:
                 logger.warning("checkpoint %d cannot be read: %s", step, _first_line(error))
                 continue
             items = {name: restored[name] for name in like}
-            if any(_leaves(items[n], checksum=True) != record["leaves"][n] for n in like):
-                logger.warning("checkpoint %d is damaged: its checksums do not match", step)
-            elif bad := _not_finite(items):
-                logger.warning("checkpoint %d is not finite: %s", step, bad)
-            else:
-                if not self._read_only:
-                    for damaged in steps[:position]:
-                        self._manager.delete(damaged)
-                return Restored(items, step, record["unlogged"])
+            if bad := processes.from_first(lambda: _damage(items, record["leaves"])):  # noqa: B023
+                logger.warning("checkpoint %d is %s", step, bad)
+                continue
+            if not self._read_only:
+                for damaged in steps[:position]:
+                    self._manager.delete(damaged)
+            return Restored(items, step, record["unlogged"], record.get("evaluation_due", False))
         raise UserError(
             f"none of the checkpoints {steps} in {self._folder} can be read; "
             "remove the folder to start again"
@@ -260,6 +277,14 @@ def _leaves(tree: Tree, *, checksum: bool = False) -> dict[str, list]:
 
     paths = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): describe(leaf) for path, leaf in paths}
+
+
+def _damage(items: dict[str, Tree], saved: dict[str, dict[str, list]]) -> str:
+    """What is wrong with items that were restored; empty for nothing."""
+    if any(_leaves(tree, checksum=True) != saved[name] for name, tree in items.items()):
+        return "damaged: its checksums do not match"
+    bad = _not_finite(items)
+    return f"not finite: {bad}" if bad else ""
 
 
 def _not_finite(tree: Tree) -> str | None:

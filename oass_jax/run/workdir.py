@@ -40,7 +40,7 @@ logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
 # What a file name cannot hold on one system or another; % so that no two names become one.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
-_PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
+PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
 
 
 def write_bytes(path: Path, data: bytes) -> None:
@@ -298,7 +298,7 @@ class Workdir:
                 "command": command(),
                 "commit": _git_commit(),
                 "python": platform.python_version(),
-                "packages": {name: importlib.metadata.version(name) for name in _PACKAGES},
+                "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
                 "devices": list(devices),
                 "processes": num_processes,
             }

@@ -46,7 +46,8 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     num_eval = len(validation)
     parts = start.create_parts(evaluated, folder, mesh, console)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1)
-    state, _, notes = start.restore_or_start(evaluated, parts, mesh, checkpoints, {})
+    begun = start.restore_or_start(evaluated, parts, mesh, checkpoints, {})
+    state, notes = begun.state, begun.notes
     batches = start.train_batches(config, parts.split, 0, mesh, Checksums(parts.split))
     try:
         with console.clock("compiling the training step"):

@@ -15,11 +15,11 @@ from ml_collections import ConfigDict
 from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
 from oass_jax.data.checksums import Checksums
-from oass_jax.errors import DivergedError, StoppedError, UserError
+from oass_jax.errors import DivergedError, EvaluationStoppedError, StoppedError, UserError
 from oass_jax.evaluation import score_files
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.evaluation.pictures import Pictures
-from oass_jax.run import build, model_card, workdir
+from oass_jax.run import build, model_card, processes, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console
@@ -48,8 +48,11 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
     mesh = build.create_mesh()
     build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
     build.create_encoder(config)  # what it refuses is reported before anything is written or read
-    with folder.locked():
+    with contextlib.ExitStack() as stack:
+        with processes.together():
+            stack.enter_context(folder.locked())
         try:
+            processes.require_shared(folder)
             _train_and_evaluate(config, folder, mesh)
         except OSError as error:
             path = error.filename2 or error.filename or folder.root
@@ -63,12 +66,15 @@ def train_and_evaluate(config: ConfigDict, folder: Workdir) -> None:
 
 def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None:
     console = Console(quiet=not folder.writes)
-    parts = start.create_parts(config, folder, mesh, console)
+    with processes.together():
+        parts = start.create_parts(config, folder, mesh, console)
     split, evaluator, schedule = parts.split, parts.evaluator, parts.schedule
     pictures = Pictures(config, folder, parts.network, mesh, evaluator.split)
     fingerprint = start.fingerprint(config, split)
+    processes.agree(fingerprint)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
-    state, unlogged, notes = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
+    begun = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
+    state, notes = begun.state, begun.notes
     first_step = int(state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
@@ -97,7 +103,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         rates=parts.rates,
         images_of=functools.partial(_images_of, config, split),
         chance_loss_fn=functools.partial(_chance_loss, split),
-        unlogged=unlogged,
+        unlogged=begun.unlogged,
     )
     stop = StopRequest(console.say)
 
@@ -109,8 +115,10 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
             train_fn=parts.train_fn,
             monitor=monitor,
             stop=stop,
+            evaluation_due=begun.evaluation_due,
             evaluate_fn=functools.partial(
                 _evaluate,
+                stop=stop,
                 evaluator=evaluator,
                 pictures=pictures,
                 folder=folder,
@@ -148,31 +156,44 @@ def _loop(
     train_fn: Callable,
     monitor: Monitor,
     stop: StopRequest,
+    evaluation_due: bool,
     evaluate_fn: Callable[[TrainState, int], float],
     save_fn: Callable,
 ) -> None:
     """Steps, evaluations and checkpoints, from the state's step to the last."""
     first = int(state.step) + 1
+
+    def save(state: TrainState, step: int, *, evaluates: bool, stops: bool) -> None:
+        val_map = None
+        if evaluates and not stops:
+            try:
+                val_map = evaluate_fn(state, step)
+            except EvaluationStoppedError:
+                stops = True
+        save_fn(state, step=step, val_map=val_map, evaluation_due=evaluates and val_map is None)
+        if stops:
+            raise StoppedError(step)
+
     with stop:
+        if evaluation_due:
+            with monitor.paused():
+                save(state, first - 1, evaluates=True, stops=False)
         for step in range(first, schedule.total_steps + 1):
             try:
                 batch = monitor.wait_for(batches)
             except UserError:  # a damaged image must not cost the steps before it
                 monitor.settle()
                 if step > first:
-                    save_fn(state, step=step - 1, val_map=None)
+                    save_fn(state, step=step - 1, val_map=None, evaluation_due=False)
                 raise
             with monitor.compiling() if step == first else contextlib.nullcontext():
                 state, metrics = train_fn(state, batch)
             monitor.add(step, metrics)
-            stops, evaluates = stop.number, step in schedule.eval_steps
+            stops, evaluates = stop.reached(), step in schedule.eval_steps
             if stops or evaluates or step % schedule.save_every == 0:
                 monitor.settle()  # what has been logged is saved with the state
                 with monitor.paused():
-                    val_map = evaluate_fn(state, step) if evaluates else None
-                    save_fn(state, step=step, val_map=val_map)
-            if stops:
-                raise StoppedError(step)
+                    save(state, step, evaluates=evaluates, stops=stops)
 
 
 def _evaluate(
@@ -184,9 +205,10 @@ def _evaluate(
     folder: Workdir,
     writer: MetricWriter,
     console: Console,
+    stop: StopRequest,
 ) -> float:
     """Evaluates, writes what was found, and returns the mAP in percent."""
-    evaluation, metrics = evaluator(state.model, step)
+    evaluation, metrics = evaluator(state.model, step, stops_fn=stop.reached)
     score_files.write(folder, evaluation)
     writer.write(step, metrics)
     drawn = pictures(state.model, evaluation)
@@ -201,6 +223,7 @@ def _save(
     *,
     step: int,
     val_map: float | None,
+    evaluation_due: bool,
     checkpoints: Checkpoints,
     fingerprint: dict,
     monitor: Monitor,
@@ -211,7 +234,12 @@ def _save(
         folder.write_bytes(folder.checksums, checksums.to_bytes())
     items = {MODEL: state.model, OPTIMIZER: state.optimizer}
     checkpoints.save(
-        items, step=step, fingerprint=fingerprint, val_map=val_map, unlogged=monitor.unlogged
+        items,
+        step=step,
+        fingerprint=fingerprint,
+        val_map=val_map,
+        unlogged=monitor.unlogged,
+        evaluation_due=evaluation_due,
     )
 
 

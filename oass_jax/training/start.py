@@ -1,6 +1,7 @@
 """What a training begins with: its parts, its state, its batches."""
 
 import functools
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from oass_jax.errors import UserError
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.model import pretrained, ssgrl
 from oass_jax.model.network import Network
-from oass_jax.run import build, restore
+from oass_jax.run import build, processes, restore
 from oass_jax.run.build import Batch
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console
@@ -53,6 +54,22 @@ class Parts(NamedTuple):
     tx: optax.GradientTransformation
     rates: dict[str, Callable]
     train_fn: Callable
+
+
+class Begun(NamedTuple):
+    """Where a training goes on from.
+
+    Attributes:
+      state: the first one, or that of a checkpoint.
+      unlogged: `Monitor.unlogged` of it; None at the start.
+      evaluation_due: whether it was stopped before this step was evaluated.
+      notes: about it, a line each.
+    """
+
+    state: TrainState
+    unlogged: dict | None
+    evaluation_due: bool
+    notes: list[str]
 
 
 def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Console) -> Parts:
@@ -91,7 +108,7 @@ def restore_or_start(
     mesh: Mesh,
     checkpoints: Checkpoints,
     fingerprint: dict,
-) -> tuple[TrainState, dict | None, list[str]]:
+) -> Begun:
     """Restores the last checkpoint, or makes the first state where there is none.
 
     Args:
@@ -101,14 +118,11 @@ def restore_or_start(
       checkpoints: of the run.
       fingerprint: of the input, see the function.
 
-    Returns:
-      The state to go on from, `Monitor.unlogged` of it, and notes about it.
-
     Raises:
       UserError: the checkpoints are damaged or of another run, or there are no weights to start
         from.
     """
-    network, split = parts.network, parts.split
+    network = parts.network
     create = functools.partial(create_state, tx=parts.tx, teacher=config.teacher.mode)
     # Not the key of the initialisers.
     rng = jax.random.fold_in(jax.random.PRNGKey(config.seed), 1)
@@ -118,16 +132,33 @@ def restore_or_start(
         found = checkpoints.restore(like, steps=steps, fingerprint=fingerprint)
         state = TrainState(**found.items[MODEL], **found.items[OPTIMIZER])
         notes = [f"resumed from the checkpoint of step {found.step}"]
-        return state, found.unlogged, notes
-    notes = []
+        return Begun(state, found.unlogged, found.evaluation_due, notes)
     variables = build.init_variables(network, config.seed)
+    with processes.together():
+        variables, notes = _first_variables(config, parts, variables)
+    processes.agree({"first weights": _checksum(variables)})
+    state = jax.device_put(create(variables, rng=rng), build.replicated(mesh))
+    return Begun(state, None, False, notes)
+
+
+def _first_variables(config: ConfigDict, parts: Parts, variables: dict) -> tuple[dict, list[str]]:
+    """The variables with what a run begins from instead of the initialisers', and notes."""
+    network, split, notes = parts.network, parts.split, []
     if config.model.graph:
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
     if config.model.pretrained:
         variables, note = _load_pretrained(config, variables, network, split.class_names)
         notes.append(note)
-    return jax.device_put(create(variables, rng=rng), build.replicated(mesh)), None, notes
+    return variables, notes
+
+
+def _checksum(variables: dict) -> int:
+    """Of all that a run begins with, where several processes have to begin alike."""
+    if jax.process_count() == 1:
+        return 0
+    leaves = jax.tree.leaves(variables)
+    return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), leaves, 0)
 
 
 def _load_pretrained(

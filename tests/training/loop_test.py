@@ -15,7 +15,7 @@ import pytest
 from oass_jax import config_file
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
-from oass_jax.evaluation import average_precision, score_files
+from oass_jax.evaluation import average_precision, evaluator, score_files
 from oass_jax.run import model_card
 from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
@@ -281,7 +281,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(changes, message, finished, dat
 
 def test_a_mistake_of_a_process_is_one_line_and_exit_status_2(data_dir, tmp_path):
     done = run_process([*COMMAND, *words(data_dir, tmp_path, "--distributed")], environment(1))
-    require_mistake(done, "found no pod or Slurm job to join")
+    require_mistake(done, "found no run to join")
 
 
 def require_mistake(done, message):
@@ -357,3 +357,35 @@ def test_a_folder_in_the_place_of_a_file_is_reported(data_dir, finished, tmp_pat
     path.mkdir()
     done = call(words(data_dir, tmp_path / "run"))
     require_mistake(done, f"{path} cannot be written: Is a directory")
+
+
+def test_an_evaluation_that_was_left_is_made_up_for(data_dir, tmp_path, monkeypatch):
+    """Stopped within the evaluation of step 3; the end is that of a whole run."""
+    whole, stopped = (words(data_dir, tmp_path / name) for name in ("whole", "stopped"))
+    assert call(whole).returncode == 0
+    read = evaluator._until_stopped
+
+    def read_and_stop(batches, stops_fn):
+        for number, batch in enumerate(read(batches, stops_fn)):
+            if number == 0:
+                signal.raise_signal(signal.SIGTERM)
+            yield batch
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "_until_stopped", read_and_stop)
+        done = call(stopped)
+    assert done.returncode == 75
+    assert "stopped and saved at step 3" in done.stdout
+    assert not list((tmp_path / "stopped").glob("eval/*"))
+    assert call(stopped).returncode == 0
+
+    def without_rates(folder):
+        return [
+            {name: x for name, x in row.items() if not name.startswith("perf/")}
+            for row in rows(folder)
+        ]
+
+    one, other = without_rates(tmp_path / "whole"), without_rates(tmp_path / "stopped")
+    assert one == other
+    assert leaves(tmp_path / "whole", 6) == leaves(tmp_path / "stopped", 6)
+    assert complete_checkpoints(tmp_path / "whole") == complete_checkpoints(tmp_path / "stopped")

@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import signal
-import socket
 import sys
 import time
 
@@ -24,6 +23,7 @@ from tests.commands import (
     rows,
     run,
     start,
+    start_several,
     words,
 )
 
@@ -54,11 +54,21 @@ MetricWriter.write = write_and_reach
 sys.addaudithook(audit)
 runpy.run_module("oass_jax.main", run_name="__main__")
 """
-# The second joins by hand what `--distributed` finds out on a pod; its own words are empty.
-JOINED = """
-import runpy, sys, jax
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-del sys.argv[1:3]
+
+
+# `oass_jax.main`, the second process of which is sent SIGTERM as it has done three steps.
+ASKED_TO_STOP = """
+import os, runpy, signal
+from oass_jax.training.monitor import Monitor
+
+add = Monitor.add
+
+def add_and_ask(self, step, metrics):
+    add(self, step, metrics)
+    if step == 3 and os.environ["JAX_PROCESS_ID"] == "1":
+        os.kill(os.getpid(), signal.SIGTERM)
+
+Monitor.add = add_and_ask
 runpy.run_module("oass_jax.main", run_name="__main__")
 """
 
@@ -155,19 +165,44 @@ def test_the_command_is_kept_as_a_shell_takes_it(finished, data_dir):
 
 
 def test_two_processes_do_what_one_does(finished, data_dir, home, tmp_path):
-    """One device each, against one process of two."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    """One device each, against one process of two; stopped once, by a signal to one of them."""
     given = words(data_dir, tmp_path, *LONGER)
     env = environment(1, XDG_CACHE_HOME=home["XDG_CACHE_HOME"])
-    joined = [sys.executable, "-c", JOINED, address]
-    both = [start([*joined, str(i), *given], env) for i in range(2)]
+    both = start_several(given, env, command=[sys.executable, "-c", ASKED_TO_STOP])
+    out = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [75, 75], out
+    # Where they agree is theirs to say, but not before the signal and not long after it.
+    (step,) = {int(re.search(r"stopped and saved at step (\d+)", text)[1]) for text in out}
+    assert 3 <= step <= 6
+    assert complete_checkpoints(tmp_path)[-1] == step
+    both = start_several(given, env)
     out = [process.communicate()[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], out
     assert "step" not in out[1]
     assert leaves(tmp_path, STEPS) == leaves(finished[0], STEPS)
     assert without_rates(tmp_path) == without_rates(finished[0])
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("--config.seed=3", "config.seed is 0 in process 0 and 3 in process 1"),
+        ("--workdir={elsewhere}", "is not shared: process 1 does not see"),
+    ],
+)
+def test_processes_that_would_do_different_things_are_refused(
+    data_dir, home, tmp_path, other, message
+):
+    env = environment(1, XDG_CACHE_HOME=home["XDG_CACHE_HOME"])
+    other = other.format(elsewhere=tmp_path / "elsewhere")
+    given = words(data_dir, tmp_path / "run", *LONGER)
+    both = start_several(given, env, extra=((), (other,)))
+    out = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2], out
+    for text in out:
+        assert message in text
+        assert "Traceback" not in text
+    assert not complete_checkpoints(tmp_path / "run")
 
 
 def without_rates(folder):

@@ -1,0 +1,33 @@
+import pytest
+
+from oass_jax.errors import UserError
+from oass_jax.run import processes
+
+
+def test_what_differs_is_named_with_the_processes_that_have_it():
+    each = [{"a": 1, "b": "x"}, {"a": 1, "b": "y"}, {"a": 1, "b": "x", "c": 0}]
+    assert processes.differences(each) == (
+        'b is "x" in processes 0, 2 and "y" in process 1; c is null in processes 0, 1 and 0 in '
+        "process 2"
+    )
+    assert processes.differences([{"a": 1}] * 300) == ""
+    many = processes.differences([{"a": n > 0} for n in range(9)])
+    assert many == "a is false in process 0 and true in processes 1, 2, 3, 4, ..."
+
+
+def test_facts_are_the_config_but_for_where_a_host_keeps_its_data():
+    fields = {"seed": 0, "data.data_dir": "/disk", "eval.every_epochs": 1.0}
+    facts = processes.facts_of(fields)
+    assert facts["config.seed"] == 0
+    assert facts["config.eval.every_epochs"] == 1.0
+    assert "config.data.data_dir" not in facts
+    assert {"jax", "numpy", "python", "code"} <= facts.keys()
+
+
+def test_one_process_has_nothing_to_agree_on():
+    processes.agree({"a": 1})
+    assert processes.from_first(lambda: "x") == "x"
+    with processes.together():
+        pass
+    with pytest.raises(UserError, match="own"), processes.together():
+        raise UserError("own")
