@@ -321,11 +321,12 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
             train_fn=lambda state, batch: (State(state.step + 1), {"loss": 1.0}),
             monitor=watched,
             stop=monitor.StopRequest(print),
+            evaluation_due=False,
             evaluate_fn=lambda state, step: 0.0,
-            save_fn=lambda state, step, val_map: saved.append((state.step, step, val_map)),
+            save_fn=lambda state, **about: saved.append((state.step, about)),
         )
     writer.close()
-    assert saved == [(7, 7, None)]
+    assert saved == [(7, {"step": 7, "val_map": None, "evaluation_due": False})]
 
 
 def test_losses_that_are_not_finite_stop_a_run_and_are_never_saved(data_dir, tmp_path):
@@ -359,10 +360,9 @@ def test_a_folder_in_the_place_of_a_file_is_reported(data_dir, finished, tmp_pat
     require_mistake(done, f"{path} cannot be written: Is a directory")
 
 
-def test_an_evaluation_that_was_left_is_made_up_for(data_dir, tmp_path, monkeypatch):
+def test_an_evaluation_that_was_left_is_made_up_for(finished, data_dir, tmp_path, monkeypatch):
     """Stopped within the evaluation of step 3; the end is that of a whole run."""
-    whole, stopped = (words(data_dir, tmp_path / name) for name in ("whole", "stopped"))
-    assert call(whole).returncode == 0
+    given = words(data_dir, tmp_path)
     read = evaluator._until_stopped
 
     def read_and_stop(batches, stops_fn):
@@ -373,11 +373,11 @@ def test_an_evaluation_that_was_left_is_made_up_for(data_dir, tmp_path, monkeypa
 
     with monkeypatch.context() as patch:
         patch.setattr(evaluator, "_until_stopped", read_and_stop)
-        done = call(stopped)
+        done = call(given)
     assert done.returncode == 75
     assert "stopped and saved at step 3" in done.stdout
-    assert not list((tmp_path / "stopped").glob("eval/*"))
-    assert call(stopped).returncode == 0
+    assert not list(tmp_path.glob("eval/*"))
+    assert call(given).returncode == 0
 
     def without_rates(folder):
         return [
@@ -385,7 +385,6 @@ def test_an_evaluation_that_was_left_is_made_up_for(data_dir, tmp_path, monkeypa
             for row in rows(folder)
         ]
 
-    one, other = without_rates(tmp_path / "whole"), without_rates(tmp_path / "stopped")
-    assert one == other
-    assert leaves(tmp_path / "whole", 6) == leaves(tmp_path / "stopped", 6)
-    assert complete_checkpoints(tmp_path / "whole") == complete_checkpoints(tmp_path / "stopped")
+    assert without_rates(tmp_path) == without_rates(finished[0])
+    assert leaves(tmp_path, STEPS) == leaves(finished[0], STEPS)
+    assert complete_checkpoints(tmp_path) == complete_checkpoints(finished[0])
