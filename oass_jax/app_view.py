@@ -9,7 +9,8 @@ from PIL import Image
 from oass_jax.data.image_file import shrink
 from oass_jax.evaluation import keypoint_marks, labelled_image, overlay, panels
 from oass_jax.evaluation.keypoint_marks import Marks
-from oass_jax.evaluation.predictor import Predictor, Result
+from oass_jax.evaluation.predictor import Predictor
+from oass_jax.evaluation.result import Result
 from oass_jax.run import build
 
 IMAGE_PX = 800  # long side of the image that is shown

@@ -15,7 +15,8 @@ from oass_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
     from oass_jax.evaluation.labelled_image import LabelledImage
-    from oass_jax.evaluation.predictor import Predictor, Result
+    from oass_jax.evaluation.predictor import Predictor
+    from oass_jax.evaluation.result import Result
     from oass_jax.figures.image_plots import ClassMap
     from oass_jax.figures.object_shift import ObjectShift
     from oass_jax.run.workdir import Workdir

@@ -31,7 +31,8 @@ from oass_jax import command_line
 from oass_jax.errors import DivergedError, UserError, nearest_path
 
 if TYPE_CHECKING:
-    from oass_jax.evaluation.predictor import Predictor, Result
+    from oass_jax.evaluation.predictor import Predictor
+    from oass_jax.evaluation.result import Result
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from oass_jax.evaluation import keypoints
-from oass_jax.evaluation.predictor import Result
+from oass_jax.evaluation.result import Result
 from oass_jax.method import keypoint
 from oass_jax.method.keypoint import KeypointInputs
 

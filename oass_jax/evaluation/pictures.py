@@ -14,10 +14,10 @@ from ml_collections import ConfigDict
 from PIL import Image
 
 from oass_jax.data.example import ExampleReader, Split, stack_examples
-from oass_jax.evaluation import keypoints, overlay, panels, predict, predictor
+from oass_jax.evaluation import keypoints, overlay, panels, predict
 from oass_jax.evaluation.keypoints import Cut
 from oass_jax.evaluation.precision_recall import probability
-from oass_jax.evaluation.predictor import Result, Seen
+from oass_jax.evaluation.result import Result, Seen, create_result
 from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.image import augment
 from oass_jax.method import keypoint
@@ -127,7 +127,7 @@ class Pictures:
         seen = Seen(evaluation.filenames[index], np.asarray(image), tuple(example["size"].tolist()))
         num_classes = len(evaluation.class_names)
         on_canvas = np.asarray(augment.rescaled_size(example["size"], self._scale))
-        return predictor.create_result(
+        return create_result(
             seen,
             probability(evaluation.prediction[index]),
             maps,

@@ -74,22 +74,9 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     processes.agree(fingerprint)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
     begun = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
-    state, notes = begun.state, begun.notes
-    first_step = int(state.step)
+    first_step = int(begun.state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
-    notes += dict.fromkeys((*split.notes, *evaluator.split.notes))
-    notes += build.margin_note(config, parts.network.encoder.stride)
-    notes += folder.write_start(
-        step=first_step,
-        config=config.to_dict(),
-        class_names=split.class_names,
-        devices=[device.device_kind for device in jax.devices()],
-        num_processes=jax.process_count(),
-    )
-    if split.split_list:
-        folder.write_text(folder.split_list, split.split_list)
-    for line in _about(config, folder, split, evaluator.split, schedule, state, mesh) + notes:
-        console.say(line)
+    _announce(config, folder, parts, begun, mesh, console)
     console.begin(step=first_step, total_steps=schedule.total_steps)
     writer = MetricWriter(folder, step=first_step)
     monitor = Monitor(
@@ -109,7 +96,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
 
     try:
         _loop(
-            state,
+            begun.state,
             schedule,
             start.train_batches(config, split, first_step, mesh, checksums),
             train_fn=parts.train_fn,
@@ -146,6 +133,32 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     folder.write_end()
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     _print_result(config, folder)
+
+
+def _announce(
+    config: ConfigDict,
+    folder: Workdir,
+    parts: start.Parts,
+    begun: start.Begun,
+    mesh: Mesh,
+    console: Console,
+) -> None:
+    """Writes down this start, and prints what is about to happen."""
+    split, evaluated = parts.split, parts.evaluator.split
+    notes = [*begun.notes, *dict.fromkeys((*split.notes, *evaluated.notes))]
+    notes += build.margin_note(config, parts.network.encoder.stride)
+    notes += folder.write_start(
+        step=int(begun.state.step),
+        config=config.to_dict(),
+        class_names=split.class_names,
+        devices=[device.device_kind for device in jax.devices()],
+        num_processes=jax.process_count(),
+    )
+    if split.split_list:
+        folder.write_text(folder.split_list, split.split_list)
+    about = _about(config, folder, split, evaluated, parts.schedule, begun.state, mesh)
+    for line in about + notes:
+        console.say(line)
 
 
 def _loop(

@@ -3,7 +3,7 @@ import pytest
 
 from oass_jax.evaluation import keypoint_marks
 from oass_jax.evaluation.keypoint_marks import Marks
-from oass_jax.evaluation.predictor import Result
+from oass_jax.evaluation.result import Result
 
 FIELDS = {
     "classes": "labelled",

@@ -11,7 +11,8 @@ from PIL import Image
 from oass_jax.evaluation import decision, panels, pictures
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.evaluation.pictures import Pictures
-from oass_jax.evaluation.predictor import Predictor, Result
+from oass_jax.evaluation.predictor import Predictor
+from oass_jax.evaluation.result import Result
 from oass_jax.run.console import Console
 from oass_jax.run.restore import open_run
 from oass_jax.run.workdir import Workdir
