@@ -16,20 +16,12 @@ from oass_jax import config_file
 from oass_jax.command_line import PREFIX
 from oass_jax.config_check import check_config
 from oass_jax.config_file import flatten
+from oass_jax.default_config import OF_HOST
 from oass_jax.errors import UserError, nearest
 from oass_jax.run.workdir import Workdir
 
 # Fields that an evaluation may set, or how they begin.
-_OF_EVALUATION = (
-    "eval.",
-    "cam.",
-    "data.data_dir",
-    "data.manual_dir",
-    "data.path",
-    "data.image_dir",
-    "data.num_workers",
-    "data.num_threads",
-)
+_OF_EVALUATION = ("eval.", "cam.", *OF_HOST)
 # Fields that make the network another one, and those among them that do not.
 _OF_NETWORK = ("model.", "teacher.mode", "regions.")
 _NOT_OF_NETWORK = ("model.pretrained", "model.remat", "model.dtype", "model.label_vectors")

@@ -48,6 +48,16 @@ MINIMUM = {
     "checkpoint.keep_last": 1,
 }
 
+# Fields that say where a host keeps its data, and how it reads it.
+OF_HOST = (
+    "data.data_dir",
+    "data.manual_dir",
+    "data.path",
+    "data.image_dir",
+    "data.num_workers",
+    "data.num_threads",
+)
+
 # Fields that hold any number of numbers, but at least one.
 LISTS = ("cam.scales", "eval.scales")
 

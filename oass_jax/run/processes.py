@@ -21,26 +21,14 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from oass_jax.default_config import OF_HOST
 from oass_jax.errors import UserError
 from oass_jax.run.workdir import PACKAGES, Workdir
 
 HEARTBEAT_S = 10  # a process that is silent for so long is lost, and that ends the others
 _JOIN_S = 300  # what a scheduler may take to start all of them
-# Fields of the config that may differ: where a host keeps its data, and how it reads it. What is
-# read there is compared by its fingerprint.
-_OF_HOST = frozenset(
-    {
-        "data.data_dir",
-        "data.manual_dir",
-        "data.path",
-        "data.image_dir",
-        "data.num_workers",
-        "data.num_threads",
-        "data.cache",
-        "model.pretrained",
-        "model.label_vectors",
-    }
-)
+# Fields of the config that may differ; what is read there is compared by its fingerprint.
+_MAY_DIFFER = {*OF_HOST, "data.cache", "model.pretrained", "model.label_vectors"}
 _LAST_WORDS_S = 1
 _SHARED_S = 10  # what a file system may take to show a host what another one has written
 
@@ -169,7 +157,7 @@ def facts_of(fields: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       fields: `a.b` -> value of the config; where a host keeps its data is its own affair.
     """
-    config = {f"config.{name}": x for name, x in fields.items() if name not in _OF_HOST}
+    config = {f"config.{name}": x for name, x in fields.items() if name not in _MAY_DIFFER}
     checksum = hashlib.sha256()
     package = Path(__file__).parents[1]
     for path in sorted(package.rglob("*.py")):
