@@ -21,7 +21,7 @@ from oass_jax.errors import DivergedError
 def main(argv: Sequence[str]) -> int:
     """The command. Imports what a figure needs late, so that errors answer at once."""
     args = parse(argv)
-    from oass_jax.run.workdir import write_files
+    from oass_jax.run.files import write_files
 
     try:
         files = args.draw_fn(args)

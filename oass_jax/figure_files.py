@@ -32,7 +32,7 @@ def draw_object_shift(args: argparse.Namespace) -> Files:
     """Needs a data set with boxes."""
     shift, source = _measure_shift(args, None)
     from oass_jax.figures import object_shift, plots, style
-    from oass_jax.run.workdir import csv_text
+    from oass_jax.run.files import csv_text
 
     y, x = shift.overall_yx
     count = shift.count.sum()
@@ -45,6 +45,7 @@ def draw_per_class_gain(args: argparse.Namespace) -> Files:
     """Needs two evaluated runs and boxes of the data."""
     from oass_jax import config_file
     from oass_jax.run import workdir
+    from oass_jax.run.files import csv_text
     from oass_jax.run.workdir import Workdir
 
     run, baseline = Workdir(args.workdir), Workdir(args.baseline)
@@ -65,8 +66,8 @@ def draw_per_class_gain(args: argparse.Namespace) -> Files:
     title = f"{names[0]} against {names[1]}, {evaluation}; boxes of {source}"
     files = style.render(plots.draw_per_class_gain, gain, title=title)
     tables = {
-        "": workdir.csv_text(per_class_gain.HEADER, gain.rows()),
-        "_correlation": workdir.csv_text(per_class_gain.CORRELATION_HEADER, gain.correlations),
+        "": csv_text(per_class_gain.HEADER, gain.rows()),
+        "_correlation": csv_text(per_class_gain.CORRELATION_HEADER, gain.correlations),
     }
     return _named("figure6", files, tables)
 
@@ -77,7 +78,7 @@ def draw_keypoints(args: argparse.Namespace) -> Files:
     from oass_jax.data.image_file import shrink
     from oass_jax.evaluation import keypoint_marks, labelled_image, overlay
     from oass_jax.figures import image_plots, style
-    from oass_jax.run.workdir import csv_text
+    from oass_jax.run.files import csv_text
 
     if Path(args.image).is_file():
         known = labelled_image.read_file(args.image)
@@ -108,7 +109,7 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
     models = _open_runs(args.baseline, args.workdir)
     from oass_jax.evaluation import labelled_image
     from oass_jax.figures import image_plots, style
-    from oass_jax.run.workdir import csv_text
+    from oass_jax.run.files import csv_text
 
     common = [name for name in models[1].class_names if name in models[0].class_names]
     if not common:

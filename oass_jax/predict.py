@@ -196,6 +196,7 @@ def _write(
       cams_below: the folder that all images have in common; None to write no class maps.
     """
     from oass_jax.run import workdir
+    from oass_jax.run.files import write_bytes
 
     path = out / workdir.PREDICTIONS
     temporary = path.with_name(path.name + ".tmp")
@@ -215,7 +216,7 @@ def _write(
                     _write_cams(out / "cams" / name, result)
         os.replace(temporary, path)
         summary = model.about() | {"num_images": num_images, "command": workdir.command()}
-        workdir.write_bytes(out / workdir.SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+        write_bytes(out / workdir.SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
     except OSError as error:
         raise UserError(
             f"cannot write to {error.filename or f'--out={out}'}: {error.strerror}"
@@ -225,7 +226,7 @@ def _write(
 def _write_cams(folder: Path, result: "Result") -> None:
     import numpy as np
 
-    from oass_jax.run.workdir import safe_name, write_bytes
+    from oass_jax.run.files import safe_name, write_bytes
 
     files = {"maps.npy": io.BytesIO()}
     np.save(files["maps.npy"], result.maps, allow_pickle=False)

@@ -14,7 +14,8 @@ from pathlib import Path
 from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures.report import source
-from oass_jax.run.workdir import Workdir, write_bytes
+from oass_jax.run.files import write_bytes
+from oass_jax.run.workdir import Workdir
 
 
 @command_line.command

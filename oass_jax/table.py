@@ -16,7 +16,7 @@ from typing import Any
 from oass_jax import command_line
 from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
-from oass_jax.run.workdir import write_files
+from oass_jax.run.files import write_files
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),

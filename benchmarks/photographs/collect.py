@@ -23,7 +23,8 @@ from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures import runs
 from oass_jax.run import workdir
-from oass_jax.run.workdir import Workdir, csv_text, read_json, write_bytes
+from oass_jax.run.files import csv_text, read_json, write_bytes
+from oass_jax.run.workdir import Workdir
 
 EVALUATION = "voc-2012_val"
 TUNING = "voc-2012_train_aug[2565:]"

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures import style
-from oass_jax.run.workdir import write_bytes
+from oass_jax.run.files import write_bytes
 
 # Weight of L_re -> what it is, and how its line is drawn.
 WEIGHTS = {1 / 15: ("1/15, OASS", "-"), 4.0: ("4, PuzzleCAM", "--")}

@@ -27,9 +27,10 @@ from oass_jax.errors import UserError
 from oass_jax.method import keypoint
 from oass_jax.run import build, libraries
 from oass_jax.run.checkpoint import Checkpoints
+from oass_jax.run.files import csv_text, write_bytes
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.state import TrainState
-from oass_jax.run.workdir import Workdir, csv_text, write_bytes
+from oass_jax.run.workdir import Workdir
 from oass_jax.training import losses, start
 from oass_jax.training.build import create_augment_fn, create_method, create_schedule
 from oass_jax.training.method import Method, Views

@@ -20,7 +20,7 @@ from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures.markdown import NONE
 from oass_jax.figures.statistic import mean_and_std
-from oass_jax.run.workdir import write_bytes
+from oass_jax.run.files import write_bytes
 
 BASELINE, PRIMARY = "supervised", "max"
 ROWS = (

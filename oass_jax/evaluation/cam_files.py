@@ -9,7 +9,8 @@ import numpy as np
 from oass_jax.evaluation.cam import EPSILON
 from oass_jax.evaluation.cam_iou import Segmentation, mean
 from oass_jax.run import workdir
-from oass_jax.run.workdir import Workdir, none_for_nan
+from oass_jax.run.files import none_for_nan
+from oass_jax.run.workdir import Workdir
 
 # Pixels of the image a pixel of the small map, as projects for segmentation expect.
 EXPORT_STRIDE = 4

@@ -23,6 +23,7 @@ from oass_jax.image import augment
 from oass_jax.method import keypoint
 from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
+from oass_jax.run.files import safe_name
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
@@ -151,7 +152,7 @@ class Pictures:
         image = panels.side_by_side([*self._method_panels(example, result, cut), *maps])
         file = io.BytesIO()
         image.save(file, "JPEG", quality=_JPEG_QUALITY)
-        stem = workdir.safe_name(PurePosixPath(result.name).stem)
+        stem = safe_name(PurePosixPath(result.name).stem)
         return Picture(
             name=f"{number:02d}_{stem[-_NAME_LENGTH:]}",
             filename=result.name,

@@ -12,7 +12,8 @@ from oass_jax.evaluation.average_precision import MeanAveragePrecision
 from oass_jax.evaluation.precision_recall import precision_recall, predicted, probability
 from oass_jax.evaluation.thresholds import Thresholds
 from oass_jax.run import workdir
-from oass_jax.run.workdir import Workdir, none_for_nan
+from oass_jax.run.files import none_for_nan
+from oass_jax.run.workdir import Workdir
 
 
 class Evaluation(NamedTuple):

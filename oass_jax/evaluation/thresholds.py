@@ -12,7 +12,8 @@ import numpy as np
 
 from oass_jax.evaluation import average_precision
 from oass_jax.evaluation.precision_recall import precision_recall, predicted, probability
-from oass_jax.run.workdir import Workdir, none_for_nan, read_json
+from oass_jax.run.files import none_for_nan, read_json
+from oass_jax.run.workdir import Workdir
 
 WITHOUT_POSITIVES = 0.5
 

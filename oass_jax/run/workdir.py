@@ -4,15 +4,11 @@ Nothing here imports jax, so whoever only reads a run starts at once.
 """
 
 import contextlib
-import csv
 import importlib.metadata
-import io
 import json
 import logging
-import math
 import os
 import platform
-import re
 import shlex
 import subprocess
 import sys
@@ -25,6 +21,7 @@ import filelock
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
+from oass_jax.run.files import csv_text, read_json, write_bytes
 
 # In the folder of an evaluation, `eval/DATASET_SPLIT` or `cams/DATASET_SPLIT`.
 SUMMARY = "summary.json"
@@ -38,72 +35,12 @@ PICTURES_INDEX = "index.json"
 
 logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
-# What a file name cannot hold on one system or another; % so that no two names become one.
-_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 PACKAGES = ("jax", "flax", "optax", "orbax-checkpoint", "grain", "tensorflow-datasets", "numpy")
-
-
-def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so no reader ever sees half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
-
-
-def safe_name(text: str) -> str:
-    """A text as part of a file name, on any system; different texts give different names."""
-    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
-
-
-def write_files(folder: Path, files: Mapping[str, bytes], *, flag: str) -> None:
-    """Writes what a command makes, each file whole or not.
-
-    Args:
-      folder: made if it does not exist.
-      files: name -> content.
-      flag: that names the folder, for the message.
-
-    Raises:
-      UserError: the folder cannot be written to.
-    """
-    try:
-        for name, data in files.items():
-            write_bytes(folder / name, data)
-    except OSError as error:
-        raise UserError(f"cannot write to {flag}={folder}: {error.strerror}") from error
-
-
-def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A table as CSV; Python floats get four decimals, everything else stands as it is."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    for row in rows:
-        writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in row])
-    return text.getvalue()
-
-
-def none_for_nan(value: float) -> float | None:
-    """A number as JSON takes it, None where it is undefined."""
-    return float(value) if math.isfinite(value) else None
 
 
 def evaluation_name(dataset: str, split: str) -> str:
     """`DATASET_SPLIT`, the data set by its name with a dash: `voc-2012_val`."""
     return f"{dataset.replace('/', '-')}_{split}"
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """The object of a JSON file; an empty one where there is no such file, or a damaged one."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        logger.warning("%s is ignored: %s", path, error)
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def read_summary(path: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from oass_jax.data.image_file import read_thumbnail
 from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
 from oass_jax.figures.report.source import Source
-from oass_jax.run.workdir import read_json
+from oass_jax.run.files import read_json
 
 MAX_IMAGES = 500
 _SIDE_PX = 112

@@ -1,0 +1,76 @@
+"""How files are written: whole or not at all, with names and values that every system can read."""
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from oass_jax.errors import UserError
+
+logger = logging.getLogger(__name__)
+# What a file name cannot hold on one system or another; % so that no two names become one.
+_UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
+
+
+def write_bytes(path: Path, data: bytes) -> None:
+    """Writes a file under a temporary name and renames it, so no reader ever sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def safe_name(text: str) -> str:
+    """A text as part of a file name, on any system; different texts give different names."""
+    return _UNSAFE.sub(lambda match: f"%{ord(match[0]):02X}", text)
+
+
+def write_files(folder: Path, files: Mapping[str, bytes], *, flag: str) -> None:
+    """Writes what a command makes, each file whole or not.
+
+    Args:
+      folder: made if it does not exist.
+      files: name -> content.
+      flag: that names the folder, for the message.
+
+    Raises:
+      UserError: the folder cannot be written to.
+    """
+    try:
+        for name, data in files.items():
+            write_bytes(folder / name, data)
+    except OSError as error:
+        raise UserError(f"cannot write to {flag}={folder}: {error.strerror}") from error
+
+
+def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
+    """A table as CSV; Python floats get four decimals, everything else stands as it is."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(header)
+    for row in rows:
+        writer.writerow([f"{x:.4f}" if isinstance(x, float) else x for x in row])
+    return text.getvalue()
+
+
+def none_for_nan(value: float) -> float | None:
+    """A number as JSON takes it, None where it is undefined."""
+    return float(value) if math.isfinite(value) else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object of a JSON file; an empty one where there is no such file, or a damaged one."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        logger.warning("%s is ignored: %s", path, error)
+        return {}
+    return value if isinstance(value, dict) else {}
