@@ -162,6 +162,8 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     optimizer.encoder_learning_rate = 1e-4  # (*) Adam, after the warm-up
     optimizer.head_learning_rate = 1e-3  # (*) the same for what starts untrained
     optimizer.weight_decay = 1e-4  # (*) decoupled; kernels only
+    # the batch size that both rates are for: another one scales them in proportion; 0 leaves them
+    optimizer.scale_with_batch = 0
     optimizer.warmup_epochs = 1.0  # (*) linear from 0; then half a cosine to 0
 
     evaluation = config.eval = ml_collections.ConfigDict()
@@ -190,6 +192,11 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     cam.flip = True  # every scale sees the mirrored image too
     cam.num_thresholds = 100  # between background and class: 0, 1 / num_thresholds, ... below 1
     cam.export = False  # write the maps of every image too, about 1 MB each
+
+    distributed = config.distributed = ml_collections.ConfigDict()  # of several processes
+    # a step, a batch of an evaluation or a checkpoint that takes longer, compiling included, has
+    # hung: the process ends, to be started again; 0 for never
+    distributed.timeout_s = 600.0
 
     checkpoint = config.checkpoint = ml_collections.ConfigDict()
     checkpoint.every_steps = 500  # and at every evaluation

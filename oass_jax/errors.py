@@ -36,6 +36,16 @@ class StoppedError(Exception):
         super().__init__(f"stopped and saved at step {step}; the same command continues from there")
 
 
+class LostProcessError(Exception):
+    """Another process of the run ended or hangs; one sentence on what to do.
+
+    Attributes:
+      status: exit status of the command, that of a temporary failure: start all processes again.
+    """
+
+    status = 75
+
+
 class EvaluationStoppedError(Exception):
     """An evaluation was left because the run was asked to stop; it is made up for at the start."""
 

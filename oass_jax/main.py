@@ -21,7 +21,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from oass_jax import command_line, config_file, config_flags, default_config
-from oass_jax.errors import DivergedError, StoppedError, UserError, nearest
+from oass_jax.errors import (
+    DivergedError,
+    LostProcessError,
+    StoppedError,
+    UserError,
+    nearest,
+)
 from oass_jax.run import libraries
 
 MODES = ("train", "eval", "cam", "check", "dryrun")
@@ -123,8 +129,6 @@ def main(argv: Sequence[str]) -> int:
     from oass_jax.training import loop
     from oass_jax.training.dry_run import dry_run
 
-    if args.distributed:
-        processes.join(processes.Place(args.coordinator, args.num_processes, args.process_id))
     run = {
         "train": loop.train_and_evaluate,
         "eval": evaluate_run.evaluate_checkpoint,
@@ -132,32 +136,39 @@ def main(argv: Sequence[str]) -> int:
         "check": check_data,
         "dryrun": dry_run,
     }[args.mode]
-    folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
     advice = (
         "lower --config.batch_size (of an evaluation eval.batch_size) or augment.image_px, or set "
         "--config.model.remat=True"
     )
     try:
+        if args.distributed:
+            processes.join(processes.Place(args.coordinator, args.num_processes, args.process_id))
+        folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
         with libraries.memory_reported(advice):
             if args.distributed:
                 fields = config_file.flatten(args.config.to_dict())
                 processes.agree(processes.facts_of(fields))
             return run(args.config, folder) or 0
-    except DivergedError as error:
+    except (DivergedError, LostProcessError) as error:
         command_line.print_error(str(error))
         return error.status
     except StoppedError as error:
         print(error)
         return error.status
     except BaseException as error:
-        if jax.process_count() == 1:
+        if not args.distributed:
             raise
         # To exit would be to wait for the others, which may wait for this one.
-        if isinstance(error, UserError):
-            command_line.print_error(str(error))
-            processes.leave(2)
-        traceback.print_exc()
-        processes.leave(1)
+        processes.leave(_report(processes.lost(error) or error))
+
+
+def _report(error: BaseException) -> int:
+    """Prints the error of one of several processes; its exit status."""
+    if not isinstance(error, LostProcessError | UserError):
+        traceback.print_exception(error)
+        return 1
+    command_line.print_error(str(error))
+    return getattr(error, "status", 2)
 
 
 if __name__ == "__main__":

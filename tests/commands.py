@@ -194,6 +194,14 @@ def losses(folder):
     return [(row["step"], row["train/loss"]) for row in rows(folder) if "train/loss" in row]
 
 
+def without_rates(folder):
+    """The lines without what is measured in seconds."""
+    return [
+        {name: value for name, value in row.items() if not name.startswith("perf/")}
+        for row in rows(folder)
+    ]
+
+
 def complete_checkpoints(folder):
     """Their steps, ascending."""
     return sorted(int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit())

@@ -1,7 +1,7 @@
 """Measures the class maps of a model against masks and boxes, and exports them."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -63,18 +63,26 @@ class CamEvaluator:
             out_shardings=build.replicated(mesh),
         )
 
-    def __call__(self, model: dict[str, Any], step: int) -> dict[str, Any]:
+    def __call__(
+        self,
+        model: dict[str, Any],
+        step: int,
+        *,
+        stops_fn: Callable[[], bool] = lambda: False,
+    ) -> dict[str, Any]:
         """Writes `cams/DATASET_SPLIT/`: the metrics and, where `cam.export` asks, every map.
 
         Args:
           model: `TrainState.model`.
           step: its step.
+          stops_fn: asked before each batch, by every process, whether to leave.
 
         Returns:
           What `summary.json` holds.
 
         Raises:
           UserError: an image or a mask is damaged.
+          EvaluationStoppedError: `stops_fn` said so.
         """
         config, class_names = self._config, self._split.class_names
         target = self._folder.cams(self._split.name, config.cam.split)
@@ -82,7 +90,7 @@ class CamEvaluator:
         side = len(class_names) + 1
         counts = np.zeros((side, side, len(thresholds) + 1), np.int64)
         pointing = np.zeros((len(class_names), 2), np.int64)
-        for index, classes, maps in self._maps(model):
+        for index, classes, maps in self._maps(model, stops_fn):
             if config.cam.export:
                 filename = self._split.filename(index)
                 cam_files.write_maps(self._folder, target, filename, classes, maps)
@@ -129,14 +137,14 @@ class CamEvaluator:
             num_classes=len(self._split.class_names),
         )
 
-    def _maps(self, model: dict[str, Any]) -> Iterator[cam.ClassMaps]:
+    def _maps(self, model: dict[str, Any], stops_fn: Callable[[], bool]) -> Iterator[cam.ClassMaps]:
         """The maps of every image, with a line of progress now and then."""
         variables = networks(model)[self._config.eval.weights]
         batches = (
             build.to_device(
                 batch | {"map_size": self._masks.size[batch["index"]]}, _FIELDS, self._mesh
             )
-            for batch in evaluator.read_batches(self._config, self._split)
+            for batch in evaluator.read_batches(self._config, self._split, stops_fn)
         )
         maps = cam.image_maps(functools.partial(self._step_fn, variables), batches)
         if not self._folder.writes:

@@ -10,6 +10,7 @@ from oass_jax.evaluation.pictures import Pictures
 from oass_jax.run import model_card
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
+from oass_jax.run.watchdog import Watchdog
 from oass_jax.run.workdir import Workdir
 
 
@@ -29,7 +30,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
         evaluator = Evaluator(config, folder, run.network, run.mesh, run.class_names, console)
         for note in evaluator.split.notes:
             console.say(note)
-        evaluation, _ = evaluator(run.model, run.step)
+        with Watchdog(config.distributed.timeout_s) as watchdog:
+            evaluation, _ = evaluator(run.model, run.step, stops_fn=watchdog.beat)
     finally:
         console.close()
     score_files.write(folder, evaluation)
@@ -53,7 +55,8 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     """
     run = _open(config, folder)
     evaluator = CamEvaluator(config, folder, run.network, run.mesh, run.class_names)
-    summary = evaluator(run.model, run.step)
+    with Watchdog(config.distributed.timeout_s) as watchdog:
+        summary = evaluator(run.model, run.step, stops_fn=watchdog.beat)
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     if folder.writes:
         target = folder.cams(summary["dataset"], summary["split"])

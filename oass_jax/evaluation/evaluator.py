@@ -5,7 +5,7 @@ import functools
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
@@ -26,7 +26,6 @@ from oass_jax.run.console import Console
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
-Item = TypeVar("Item")
 # Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
 SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 
@@ -101,7 +100,7 @@ class Evaluator:
     def _predict(self, model: dict[str, Any], stops_fn: Callable[[], bool]) -> Predictions:
         """One pass over the split, with every network of the model."""
         predict_fn = functools.partial(self._predict_fn, networks(model))
-        batches = _until_stopped(read_batches(self._config, self.split), stops_fn)
+        batches = read_batches(self._config, self.split, stops_fn)
         on_device = (build.to_device(batch, pipeline.EVAL_FIELDS, self._mesh) for batch in batches)
         shown = self._console.track(
             on_device,
@@ -181,13 +180,6 @@ class Evaluator:
         return thresholds.best_f1(prediction, label, source=source), None
 
 
-def _until_stopped(batches: Iterator[Item], stops_fn: Callable[[], bool]) -> Iterator[Item]:
-    for batch in batches:
-        if stops_fn():
-            raise EvaluationStoppedError
-        yield batch
-
-
 def open_split(
     config: ConfigDict, folder: Workdir, name: str, class_names: tuple[str, ...], mesh: Mesh
 ) -> pipeline.Split:
@@ -215,15 +207,30 @@ def open_split(
     return split
 
 
-def read_batches(config: ConfigDict, split: pipeline.Split) -> Iterator[dict[str, np.ndarray]]:
-    """This process's part of one pass over a split, batched as `config.eval` says."""
-    return pipeline.eval_batches(
+def read_batches(
+    config: ConfigDict, split: pipeline.Split, stops_fn: Callable[[], bool]
+) -> Iterator[dict[str, np.ndarray]]:
+    """This process's part of one pass over a split, batched as `config.eval` says.
+
+    Args:
+      config: `data` and `eval` are read.
+      split: where from.
+      stops_fn: asked before each batch whether to leave.
+
+    Raises:
+      EvaluationStoppedError: `stops_fn` said so.
+    """
+    batches = pipeline.eval_batches(
         split,
         build.eval_read_options(config),
         batch_size=config.eval.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
+    for batch in batches:
+        if stops_fn():
+            raise EvaluationStoppedError
+        yield batch
 
 
 def create_predict_fn(

@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import secrets
 import sys
 import time
@@ -22,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from oass_jax.default_config import OF_HOST
-from oass_jax.errors import UserError
+from oass_jax.errors import LostProcessError, UserError
 from oass_jax.run.workdir import PACKAGES, Workdir
 
 HEARTBEAT_S = 10  # a process that is silent for so long is lost, and that ends the others
@@ -30,6 +31,12 @@ _JOIN_S = 300  # what a scheduler may take to start all of them
 # Fields of the config that may differ; what is read there is compared by its fingerprint.
 _MAY_DIFFER = {*OF_HOST, "data.cache", "model.pretrained", "model.label_vectors"}
 _LAST_WORDS_S = 1
+# What is in the errors of collectives, of the barriers around a checkpoint and of joining.
+_LOST = re.compile(
+    r"gloo|nccl|coordination|heartbeat|barrier|unavailable|timed out|deadline"
+    r"|connection (reset|closed|refused)",
+    re.IGNORECASE,
+)
 _SHARED_S = 10  # what a file system may take to show a host what another one has written
 
 
@@ -55,6 +62,7 @@ def join(place: Place) -> None:
 
     Raises:
       UserError: there is nothing to join.
+      LostProcessError: the others have not come, or are still those of an earlier start.
     """
     try:
         jax.distributed.initialize(
@@ -65,11 +73,35 @@ def join(place: Place) -> None:
             initialization_timeout=_JOIN_S,
             heartbeat_timeout_seconds=HEARTBEAT_S,
         )
-    except (ValueError, RuntimeError) as error:
+        jax.devices()  # those of all: here the processes meet
+    except ValueError as error:
         raise UserError(
             f"--distributed found no run to join ({error}): a TPU pod, Slurm and Open MPI say "
             "where; elsewhere give --coordinator, --num_processes and --process_id"
         ) from error
+    except RuntimeError as error:
+        raise LostProcessError(
+            f"the processes of this run did not all come within {_JOIN_S} s "
+            f"({_first_line(error)}): start all of them again"
+        ) from error
+
+
+def lost(error: BaseException | None) -> LostProcessError | None:
+    """The error of having waited for a process in vain; None where another one was raised.
+
+    Libraries have no class for it, and what they say is the only mark it bears.
+
+    Args:
+      error: that was raised, perhaps from another one.
+    """
+    while error is not None:
+        if isinstance(error, RuntimeError | ValueError) and _LOST.search(str(error)):
+            return LostProcessError(
+                f"another process of this run was lost ({_first_line(error)}): start all of them "
+                "again; the same command continues from the last checkpoint"
+            )
+        error = error.__cause__ or error.__context__
+    return None
 
 
 def leave(status: int) -> NoReturn:
@@ -205,6 +237,10 @@ def _gather(text: str) -> list[str]:
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded)
     return [bytes(row[:n]).decode() for row, n in zip(rows, lengths, strict=True)]
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _processes(ids: Sequence[int]) -> str:

@@ -89,16 +89,18 @@ def create_optimizer(
     """Builds the optimiser and names its learning rates.
 
     Args:
-      config: `optimizer` is read.
+      config: `optimizer` and `batch_size` are read.
       schedule: the run in steps.
 
     Returns:
       The transformation, and the schedules `learning_rate` (encoder) and `learning_rate_head`.
     """
+    reference = config.optimizer.scale_with_batch or config.batch_size
+    scale = config.batch_size / reference
     warmup = round(config.optimizer.warmup_epochs * schedule.steps_per_epoch)
     encoder_rate, head_rate = (
         optimizer.learning_rate(
-            peak,
+            peak * scale,
             total_steps=schedule.total_steps,
             warmup_steps=min(warmup, schedule.total_steps - 1),
         )

@@ -92,7 +92,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         chance_loss_fn=functools.partial(_chance_loss, split),
         unlogged=begun.unlogged,
     )
-    stop = StopRequest(console.say)
+    stop = StopRequest(console.say, timeout_s=config.distributed.timeout_s)
 
     try:
         _loop(

@@ -15,6 +15,7 @@ from jax.experimental import multihost_utils
 
 from oass_jax.errors import DivergedError
 from oass_jax.run.console import Console
+from oass_jax.run.watchdog import Watchdog
 from oass_jax.training.metric_writer import MetricWriter
 
 MAX_SKIPPED = 3  # steps in a row that are not finite before the run stops
@@ -191,20 +192,23 @@ class StopRequest:
     """Turns the first SIGTERM or SIGINT into a request to save and stop; a second stops at once.
 
     The request is answered in a line at once, even while XLA compiles. Several processes are asked
-    by a signal to any of them, and agree on where to stop (JAX's preemption service).
+    by a signal to any of them, and agree on where to stop (JAX's preemption service); one of them
+    that does not ask whether to, again and again, hangs and is ended.
     """
 
     _signals = (signal.SIGTERM, signal.SIGINT)
 
-    def __init__(self, say: Callable[[str], None]):
+    def __init__(self, say: Callable[[str], None], *, timeout_s: float):
         """Changes nothing yet.
 
         Args:
           say: prints a line; called from another thread.
+          timeout_s: longest time between two calls of `reached`, see `Watchdog`.
         """
-        self._say = say
+        self._say, self._watchdog = say, Watchdog(timeout_s)
 
     def __enter__(self) -> "StopRequest":
+        self._watchdog.__enter__()
         self._number = self._asked = 0
         self._previous: dict[int, Any] = {}
         if jax.process_count() > 1:
@@ -228,6 +232,7 @@ class StopRequest:
         All processes of a run have to ask, after each step and before each batch of an evaluation:
         the same question is answered alike everywhere.
         """
+        self._watchdog.beat()
         if jax.process_count() == 1:
             return self._number != 0
         self._asked += 1
@@ -248,6 +253,7 @@ class StopRequest:
         signal.signal(number, self._previous[number])
 
     def __exit__(self, *exc_info: Any) -> None:
+        self._watchdog.__exit__(*exc_info)
         for number, handler in self._previous.items():
             signal.signal(number, handler)
         if jax.process_count() == 1:

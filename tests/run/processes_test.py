@@ -24,6 +24,26 @@ def test_facts_are_the_config_but_for_where_a_host_keeps_its_data():
     assert {"jax", "numpy", "python", "code"} <= facts.keys()
 
 
+def raised(error, cause=None):
+    """As caught, with what it was raised from."""
+    try:
+        raise error from cause
+    except Exception as caught:
+        return caught
+
+
+def test_an_error_of_waiting_in_vain_is_told_from_others():
+    gloo = RuntimeError("UNKNOWN: Gloo all-reduce failed: Connection closed by peer\nand more")
+    found = processes.lost(raised(UserError("a checkpoint could not be written"), gloo))
+    assert found.status == 75
+    assert "lost (UNKNOWN: Gloo all-reduce failed: Connection closed by peer): start all" in str(
+        found
+    )
+    assert processes.lost(ValueError("Barrier timed out"))
+    for other in (UserError("gloo.jpg is damaged"), OSError(28, "barrier"), RuntimeError("a bug")):
+        assert processes.lost(raised(other)) is None
+
+
 def test_one_process_has_nothing_to_agree_on():
     processes.agree({"a": 1})
     assert processes.from_first(lambda: "x") == "x"

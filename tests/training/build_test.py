@@ -46,6 +46,21 @@ def test_a_run_may_be_evaluated_at_its_end_alone():
     assert run.eval_steps == {50}
 
 
+@pytest.mark.parametrize(("reference", "factor"), [(0, 1), (32, 8), (256, 1), (512, 0.5)])
+def test_learning_rates_are_in_proportion_to_the_batch_where_asked(reference, factor):
+    config = default_config.get_config()
+    config.batch_size = 256
+    config.optimizer.scale_with_batch = reference
+    run = training_build.create_schedule(config, 10_582)
+    _, rates = training_build.create_optimizer(config, run)
+    after_warmup = round(run.steps_per_epoch)
+    assert_allclose(rates["learning_rate"](after_warmup), 1e-4 * factor, rtol=1e-5)
+    assert_allclose(rates["learning_rate_head"](after_warmup), 1e-3 * factor, rtol=1e-5)
+    # The warm-up is as long as ever, and the last rate is 0.
+    assert_allclose(rates["learning_rate"](after_warmup // 2), 1e-4 * factor / 2, rtol=0.03)
+    assert_allclose(rates["learning_rate"](run.total_steps), 0, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("num_images", "epochs"), [(64, 60), (2_500, 60), (10_000, 15), (15_000, 10), (10**6, 10)]
 )

@@ -32,6 +32,7 @@ from tests.commands import (
     losses,
     prepare_digits,
     rows,
+    without_rates,
     words,
 )
 from tests.commands import run as run_process
@@ -320,7 +321,7 @@ def test_a_damaged_image_does_not_cost_the_steps_before_it(tmp_path):
             batches(),
             train_fn=lambda state, batch: (State(state.step + 1), {"loss": 1.0}),
             monitor=watched,
-            stop=monitor.StopRequest(print),
+            stop=monitor.StopRequest(print, timeout_s=0.0),
             evaluation_due=False,
             evaluate_fn=lambda state, step: 0.0,
             save_fn=lambda state, **about: saved.append((state.step, about)),
@@ -363,28 +364,21 @@ def test_a_folder_in_the_place_of_a_file_is_reported(data_dir, finished, tmp_pat
 def test_an_evaluation_that_was_left_is_made_up_for(finished, data_dir, tmp_path, monkeypatch):
     """Stopped within the evaluation of step 3; the end is that of a whole run."""
     given = words(data_dir, tmp_path)
-    read = evaluator._until_stopped
+    read = evaluator.read_batches
 
-    def read_and_stop(batches, stops_fn):
-        for number, batch in enumerate(read(batches, stops_fn)):
+    def read_and_stop(*args):
+        for number, batch in enumerate(read(*args)):
             if number == 0:
                 signal.raise_signal(signal.SIGTERM)
             yield batch
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluator, "_until_stopped", read_and_stop)
+        patch.setattr(evaluator, "read_batches", read_and_stop)
         done = call(given)
     assert done.returncode == 75
     assert "stopped and saved at step 3" in done.stdout
     assert not list(tmp_path.glob("eval/*"))
     assert call(given).returncode == 0
-
-    def without_rates(folder):
-        return [
-            {name: x for name, x in row.items() if not name.startswith("perf/")}
-            for row in rows(folder)
-        ]
-
     assert without_rates(tmp_path) == without_rates(finished[0])
     assert leaves(tmp_path, STEPS) == leaves(finished[0], STEPS)
     assert complete_checkpoints(tmp_path) == complete_checkpoints(finished[0])
