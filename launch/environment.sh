@@ -17,6 +17,16 @@ is_supported() {
   "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
 }
 
+# newest_step WORKDIR: of its checkpoints; -1 for none
+newest_step() {
+  local path newest=-1
+  for path in "$1"/checkpoints/*/; do
+    path="$(basename "$path")"
+    [[ "$path" =~ [^0-9] ]] || newest=$((10#$path > newest ? 10#$path : newest))
+  done
+  echo "$newest"
+}
+
 find_python() {
   local candidate
   for candidate in python3 python3.12 python3.11 python3.13 python; do

@@ -30,6 +30,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         # The emitters before these compile in half the time; later ones have no others, and an
         # unknown flag ends the process.
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # Every process that a test starts would compile the modules of the libraries again: 3 of 5 s.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Many tests compile the same program.
     _CACHE = tempfile.TemporaryDirectory(prefix="oass_jax_compiled_")
     os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
@@ -147,6 +149,14 @@ def run_with(finished_run, tmp_path):
         return folder
 
     return copy
+
+
+@pytest.fixture
+def machine(tmp_path):
+    """A folder to start runs from, where other programs stand in for those of a cluster."""
+    from tests.machine import Machine
+
+    return Machine(tmp_path)
 
 
 @pytest.fixture(scope="session")

@@ -2,12 +2,9 @@
 they were called.
 """
 
-import os
 import re
 import shlex
-import shutil
 import subprocess
-import sys
 import sysconfig
 from pathlib import Path
 
@@ -17,15 +14,11 @@ import yaml
 
 from oass_jax import main
 from oass_jax.errors import DivergedError, StoppedError
+from tests.machine import LAUNCH, ROOT
 
-ROOT = Path(__file__).parents[1]
-LAUNCH = ROOT / "launch"
 NOT_AGAIN = [1, 2, DivergedError.status]
 KUBERNETES = "1.34"
 MANIFESTS = {x["kind"]: x for x in yaml.safe_load_all((LAUNCH / "kubernetes.yaml").read_text())}
-STAND_IN = """#!/usr/bin/env bash
-printf '%s\\0' "$@" $'\\n' >> "$CALLS/${0##*/}"
-"""
 # A worker of a pod is a folder; what is copied there or run there is, in this folder.
 GCLOUD = """
 for word in "$@"; do
@@ -35,44 +28,6 @@ for word in "$@"; do
   esac
 done
 """
-
-
-class Machine:
-    """A folder with a copy of `launch/`, programs that stand in for others, and their calls."""
-
-    def __init__(self, root):
-        self.root = root
-        shutil.copytree(LAUNCH, root / "launch")
-        for name in ("calls", "bin", "home"):
-            (root / name).mkdir()
-        self.env = {
-            "PATH": f"{root / 'bin'}:{os.environ['PATH']}",
-            "HOME": str(root / "home"),
-            "CALLS": str(root / "calls"),
-            "PYTHON": sys.executable,
-        }
-
-    def stand_in(self, name, body="", folder="bin"):
-        path = self.root / folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(STAND_IN + body)
-        path.chmod(0o755)
-
-    def calls(self, name):
-        path = self.root / "calls" / name
-        text = path.read_text() if path.exists() else ""
-        return [call.split("\0") for call in text.split("\0\n\0")[:-1]]
-
-    def bash(self, *words, **env):
-        command = ["bash", *words]
-        return subprocess.run(
-            command, cwd=self.root, env=self.env | env, capture_output=True, text=True
-        )
-
-
-@pytest.fixture
-def machine(tmp_path):
-    return Machine(tmp_path)
 
 
 def parsed(words):

@@ -1,4 +1,4 @@
-"""What needs processes of their own: killed, stopped, continued, several at once, started again."""
+"""What needs processes of their own: killed, stopped, continued, started again."""
 
 import json
 import os
@@ -23,7 +23,7 @@ from tests.commands import (
     rows,
     run,
     start,
-    start_several,
+    without_rates,
     words,
 )
 
@@ -52,23 +52,6 @@ def audit(event, args):
 
 MetricWriter.write = write_and_reach
 sys.addaudithook(audit)
-runpy.run_module("oass_jax.main", run_name="__main__")
-"""
-
-
-# `oass_jax.main`, the second process of which is sent SIGTERM as it has done three steps.
-ASKED_TO_STOP = """
-import os, runpy, signal
-from oass_jax.training.monitor import Monitor
-
-add = Monitor.add
-
-def add_and_ask(self, step, metrics):
-    add(self, step, metrics)
-    if step == 3 and os.environ["JAX_PROCESS_ID"] == "1":
-        os.kill(os.getpid(), signal.SIGTERM)
-
-Monitor.add = add_and_ask
 runpy.run_module("oass_jax.main", run_name="__main__")
 """
 
@@ -162,54 +145,6 @@ def test_the_command_is_kept_as_a_shell_takes_it(finished, data_dir):
     assert shlex.split(json.loads(summary.read_text())["command"])[1:] == expected
     (begun,) = json.loads((folder / "env.json").read_text())["starts"]
     assert shlex.split(begun["command"])[1:] == expected
-
-
-def test_two_processes_do_what_one_does(finished, data_dir, home, tmp_path):
-    """One device each, against one process of two; stopped once, by a signal to one of them."""
-    given = words(data_dir, tmp_path, *LONGER)
-    env = environment(1, XDG_CACHE_HOME=home["XDG_CACHE_HOME"])
-    both = start_several(given, env, command=[sys.executable, "-c", ASKED_TO_STOP])
-    out = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [75, 75], out
-    # Where they agree is theirs to say, but not before the signal and not long after it.
-    (step,) = {int(re.search(r"stopped and saved at step (\d+)", text)[1]) for text in out}
-    assert 3 <= step <= 6
-    assert complete_checkpoints(tmp_path)[-1] == step
-    both = start_several(given, env)
-    out = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [0, 0], out
-    assert "step" not in out[1]
-    assert leaves(tmp_path, STEPS) == leaves(finished[0], STEPS)
-    assert without_rates(tmp_path) == without_rates(finished[0])
-
-
-@pytest.mark.parametrize(
-    ("other", "message"),
-    [
-        ("--config.seed=3", "config.seed is 0 in process 0 and 3 in process 1"),
-        ("--workdir={elsewhere}", "is not shared: process 1 does not see"),
-    ],
-)
-def test_processes_that_would_do_different_things_are_refused(
-    data_dir, home, tmp_path, other, message
-):
-    env = environment(1, XDG_CACHE_HOME=home["XDG_CACHE_HOME"])
-    other = other.format(elsewhere=tmp_path / "elsewhere")
-    given = words(data_dir, tmp_path / "run", *LONGER)
-    both = start_several(given, env, extra=((), (other,)))
-    out = [process.communicate()[0] for process in both]
-    assert [process.returncode for process in both] == [2, 2], out
-    for text in out:
-        assert message in text
-        assert "Traceback" not in text
-    assert not complete_checkpoints(tmp_path / "run")
-
-
-def without_rates(folder):
-    return [
-        {name: value for name, value in row.items() if not name.startswith("perf/")}
-        for row in rows(folder)
-    ]
 
 
 def test_eval_on_another_split_and_number_of_devices(finished, data_dir):

@@ -1,0 +1,212 @@
+"""Several processes of one run: joined, stopped, lost, and as many as there are the next time."""
+
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.commands import (
+    COMMAND,
+    ROOT,
+    complete_checkpoints,
+    environment,
+    leaves,
+    losses,
+    start_several,
+    without_rates,
+    words,
+)
+
+STEPS = 12
+# Saved at 4, 6, 8 and 12; evaluated at 6 and 12.
+LONGER = ("--config.num_epochs=4", "--config.eval.every_epochs=2")
+# `oass_jax.main`, of which a process is sent a signal as it has done a step. $SIGNALS is a file of
+# process, step and signal, a line each; the first one is taken off as it is sent.
+SIGNALLED = """
+import os, runpy, signal
+from pathlib import Path
+from oass_jax.training.monitor import Monitor
+
+plan, add = Path(os.environ["SIGNALS"]), Monitor.add
+
+def add_and_signal(self, step, metrics):
+    add(self, step, metrics)
+    line, _, rest = plan.read_text().partition("\\n")
+    if line.split()[:2] == [os.environ["JAX_PROCESS_ID"], str(step)]:
+        plan.write_text(rest)
+        os.kill(os.getpid(), signal.Signals[line.split()[2]])
+
+Monitor.add = add_and_signal
+runpy.run_module("oass_jax.main", run_name="__main__")
+"""
+
+
+@pytest.fixture(scope="session")
+def finished(digits, tmp_path_factory):
+    """The folder of a run of one process with four devices, from start to end.
+
+    It joins a run of one: without, its devices would add up in another order.
+    """
+    folder = tmp_path_factory.mktemp("finished")
+    statuses, out = together(words(digits, folder, *LONGER), environment(4), number=1)
+    assert statuses == [0], out
+    return folder
+
+
+def signals(folder, *lines):
+    path = folder / "signals"
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return {"SIGNALS": str(path)}
+
+
+def together(given, env, *, number, command=COMMAND):
+    """Statuses and outputs of the processes of a run."""
+    all_of_them = start_several(given, env, extra=((),) * number, command=command)
+    out = [process.communicate()[0] for process in all_of_them]
+    return [process.returncode for process in all_of_them], out
+
+
+def require_the_same_end(folder, finished):
+    assert leaves(folder, STEPS) == leaves(finished, STEPS)
+    assert without_rates(folder) == without_rates(finished)
+
+
+@pytest.fixture
+def local(machine):
+    """Popen of `launch/local.sh` with processes of SIGNALLED."""
+    machine.python_in_place('exec "$REAL_PYTHON" -c "$SIGNALLED" "${@:3}"')
+    machine.env |= {"PYTHONPATH": str(ROOT), "SIGNALLED": SIGNALLED}
+
+    def popen(*given, devices=2, **variables):
+        command = ["bash", "launch/local.sh", *given]
+        env = environment(devices, **machine.env, **variables)
+        return subprocess.Popen(
+            command, cwd=machine.root, env=env, stderr=subprocess.PIPE, text=True
+        )
+
+    return popen
+
+
+def test_four_processes_one_and_two_end_like_one_undisturbed(local, finished, digits, tmp_path):
+    """Of four devices in all: lost, stopped, lost and stopped once more, bit for bit the same."""
+    folder, command = tmp_path / "run", [sys.executable, "-c", SIGNALLED]
+    given = words(digits, folder, *LONGER)
+
+    # Saved at 4 for certain, and perhaps at 6 in the background.
+    env = environment(1, **signals(tmp_path, "3 7 SIGKILL"))
+    statuses, out = together(given, env, number=4, command=command)
+    assert statuses[3] == -signal.SIGKILL, out
+    assert {*statuses[:3]} <= {75, -signal.SIGABRT}, out
+    assert "Traceback" not in "".join(out)
+    assert not [text for text in out[1:] if re.search(r"^step ", text, re.MULTILINE)]
+    assert complete_checkpoints(folder)[-1] in (4, 6)
+
+    env = environment(4, **signals(tmp_path, "0 7 SIGTERM"))
+    statuses, out = together(given, env, number=1, command=command)
+    assert statuses == [75], out
+    assert complete_checkpoints(folder)[-1] == 7
+
+    # The first one is lost; then one is asked to stop, and all do, at a step they agree on.
+    plan = signals(tmp_path, "0 9 SIGKILL", "1 10 SIGTERM")
+    process = local("-n", "2", *given, **plan)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert "process 0 ended with status 137; all start again" in err
+    assert re.search(
+        "process . ended with status 75; all start again, after checkpoint 1[0-2]", err
+    )
+    require_the_same_end(folder, finished)
+
+
+@pytest.mark.parametrize(
+    ("other", "message"),
+    [
+        ("--config.seed=3", "config.seed is 0 in process 0 and 3 in process 1"),
+        ("--workdir={elsewhere}", "is not shared: process 1 does not see"),
+    ],
+)
+def test_processes_that_would_do_different_things_are_refused(digits, tmp_path, other, message):
+    other = other.format(elsewhere=tmp_path / "elsewhere")
+    given = words(digits, tmp_path / "run", *LONGER)
+    both = start_several(given, environment(1), extra=((), (other,)))
+    out = [process.communicate()[0] for process in both]
+    assert [process.returncode for process in both] == [2, 2], out
+    for text in out:
+        assert message in text
+        assert "Traceback" not in text
+    assert not complete_checkpoints(tmp_path / "run")
+
+
+# Campaign: losses at any moment, start-up included.
+
+# Steps slow enough that there is something to lose.
+SLOWLY = SIGNALLED.replace("    line, _,", "    import time; time.sleep(0.05)\n    line, _,")
+
+
+def processes_of(parent):
+    """Those of the run that the script has started."""
+    found = []
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            with open(f"/proc/{name}/stat") as file:
+                ppid = int(file.read().rpartition(")")[2].split()[1])
+            with open(f"/proc/{name}/cmdline") as file:
+                is_run = "--distributed" in file.read()
+        except OSError:
+            continue
+        if ppid == parent and is_run:
+            found.append(int(name))
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [2, 4])
+def test_twenty_losses_change_nothing(local, digits, tmp_path, number):
+    rng = random.Random(number)
+    longer = ["--config.num_epochs=100", "--config.eval.every_epochs=20"]
+    undisturbed = tmp_path / "undisturbed"
+    statuses, out = together(words(digits, undisturbed, *longer), environment(4), number=1)
+    assert statuses == [0], out
+
+    folder = tmp_path / "run"
+    process = local(
+        *("-n", str(number), "--restarts", "30"),
+        *words(digits, folder, *longer),
+        devices=4 // number,
+        SIGNALLED=SLOWLY,
+        **signals(tmp_path),
+    )
+    lost = []
+    while len(lost) < 20:
+        time.sleep(rng.uniform(0, 15))
+        victims = processes_of(process.pid)
+        assert process.poll() is None, f"ended after {len(lost)} losses"
+        if len(victims) == number:
+            number_of_steps = len(losses(folder))
+            lost.append(number_of_steps)
+            os.kill(rng.choice(victims), rng.choice([signal.SIGKILL] * 3 + [signal.SIGSTOP]))
+            while set(processes_of(process.pid)) & set(victims):
+                time.sleep(0.1)
+    _, err = process.communicate()
+    assert process.returncode == 0, err
+    assert err.count("all start again") == 20
+    last = max(complete_checkpoints(undisturbed))
+    assert leaves(folder, last) == leaves(undisturbed, last)
+    assert without_rates(folder) == without_rates(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_process_that_hangs_is_ended(digits, tmp_path):
+    """Its heartbeat goes on, as that of a deadlock does; the others wait for it."""
+    hangs = SIGNALLED.replace("os.kill(os.getpid(), signal.Signals[line.split()[2]])", "HANG")
+    command = [sys.executable, "-c", hangs.replace("HANG", "__import__('time').sleep(3600)")]
+    given = words(digits, tmp_path / "run", "--config.distributed.timeout_s=30")
+    env = environment(1, **signals(tmp_path, "1 3 SIGKILL"))
+    statuses, out = together(given, env, number=2, command=command)
+    assert statuses == [75, 75], out
+    assert any("made no progress for 30 s" in text for text in out)
