@@ -109,7 +109,7 @@ class Checkpoints:
           UserError: it cannot be written.
         """
         if step in self._manager.all_steps():
-            record = _read_record(self._folder, step)
+            record = self._record(step)
             if not (record and record.get("evaluation_due")) or evaluation_due:
                 return
             self._manager.delete(step)
@@ -168,8 +168,18 @@ class Checkpoints:
         self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps that were saved completely, ascending."""
-        return sorted(self._manager.all_steps())
+        """Steps that were saved completely, ascending.
+
+        They are those that the first process sees: a network file system may not yet show all of
+        them to another host, and all have to try the same.
+        """
+        text = processes.from_first(lambda: json.dumps(sorted(self._manager.all_steps())))
+        return json.loads(text)
+
+    def _record(self, step: int) -> dict[str, Any] | None:
+        """That of a checkpoint as the first process reads it, see `_read_record`."""
+        text = processes.from_first(lambda: json.dumps(_read_record(self._folder, step)))
+        return json.loads(text)
 
     def saved_shape(self, steps: Sequence[int], path: str) -> tuple[int, ...] | None:
         """The shape of a leaf of `MODEL`; None where it has none, or no record can be read.
@@ -179,14 +189,15 @@ class Checkpoints:
           path: of the leaf, as `jax.tree_util.keystr` writes it.
         """
         for step in steps:
-            if record := _read_record(self._folder, step):
+            if record := self._record(step):
                 leaf = record["leaves"][MODEL].get(path)
                 return tuple(leaf[0]) if leaf else None
         return None
 
     def best_step(self) -> int | None:
         """The step with the highest validation mAP; None if there was no evaluation."""
-        return self._best(self.steps())
+        steps = self.steps()
+        return json.loads(processes.from_first(lambda: json.dumps(self._best(steps))))
 
     def _best(self, steps: Sequence[int]) -> int | None:
         records = {step: _read_record(self._folder, step) for step in steps}
@@ -211,7 +222,7 @@ class Checkpoints:
             damaged.
         """
         for position, step in enumerate(steps):
-            record = _read_record(self._folder, step)
+            record = self._record(step)
             if record is None:
                 self._refuse_old_version(step)
                 logger.warning("checkpoint %d is damaged: its record cannot be read", step)
@@ -220,11 +231,14 @@ class Checkpoints:
                 _refuse_other_input(record["input"], fingerprint, step)
             for name, tree in like.items():
                 _refuse_other_network(record["leaves"][name], _leaves(tree), step)
+            wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
+            bad = ""
             try:
-                wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             except Exception as error:  # orbax raises whatever its storage raised
-                logger.warning("checkpoint %d cannot be read: %s", step, _first_line(error))
+                bad = _first_line(error)
+            if bad := processes.first_of(bad):
+                logger.warning("checkpoint %d cannot be read: %s", step, bad)
                 continue
             items = {name: restored[name] for name in like}
             if bad := processes.from_first(lambda: _damage(items, record["leaves"])):  # noqa: B023

@@ -148,6 +148,16 @@ def from_first(text_fn: Callable[[], str]) -> str:
     return text if jax.process_count() == 1 else _gather(text)[0]
 
 
+def first_of(text: str) -> str:
+    """The first text that is not empty, of those of all processes; empty where there is none.
+
+    Args:
+      text: of this process.
+    """
+    texts = [text] if jax.process_count() == 1 else _gather(text)
+    return next(filter(None, texts), "")
+
+
 def agree(facts: Mapping[str, Any]) -> None:
     """Refuses processes that are about to do different things.
 

@@ -47,6 +47,7 @@ def test_an_error_of_waiting_in_vain_is_told_from_others():
 def test_one_process_has_nothing_to_agree_on():
     processes.agree({"a": 1})
     assert processes.from_first(lambda: "x") == "x"
+    assert (processes.first_of("x"), processes.first_of("")) == ("x", "")
     with processes.together():
         pass
     with pytest.raises(UserError, match="own"), processes.together():

@@ -112,7 +112,7 @@ def test_four_processes_one_and_two_end_like_one_undisturbed(local, finished, di
     assert complete_checkpoints(folder)[-1] == 7
 
     # The first one is lost; then one is asked to stop, and all do, at a step they agree on.
-    plan = signals(tmp_path, "0 9 SIGKILL", "1 10 SIGTERM")
+    plan = signals(tmp_path, "0 9 SIGKILL", "1 10 SIGINT")
     process = local("-n", "2", *given, **plan)
     _, err = process.communicate()
     assert process.returncode == 0, err
