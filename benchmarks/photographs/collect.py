@@ -5,9 +5,11 @@
 
 `results/photographs/ROW_seedN.npz` holds every logit of a run on the 755 images in float16,
 `labels.npz` their labels and names: whatever the tables say can be computed again. Runs that are
-not finished are passed over, so the command can be repeated as they end.
+not finished are passed over, so the command can be repeated as they end; those that were collected
+before stay, also where their folders are gone.
 """
 
+import csv
 import functools
 import io
 import json
@@ -50,10 +52,11 @@ def main(argv: Sequence[str]) -> None:
             f"{args.runs_dirs[0]} has no finished run that was evaluated on {evaluation}"
         )
     collect_fn = collect_tuning if args.tuning else functools.partial(collect, out=args.out)
-    rows = [collect_fn(run) for run in sorted(finished, key=lambda run: run.folder)]
-    table = csv_text(list(rows[0]), [list(row.values()) for row in rows])
-    name = "photographs_tuning.csv" if args.tuning else "photographs.csv"
-    write_bytes(args.out / name, table.encode())
+    rows = [collect_fn(run) for run in finished]
+    path = args.out / ("photographs_tuning.csv" if args.tuning else "photographs.csv")
+    collected = {_key(row): row for row in [*_read_table(path), *rows]}
+    ordered = [list(collected[key].values()) for key in sorted(collected)]
+    write_bytes(path, csv_text(list(rows[0]), ordered).encode())
     for note in notes:
         print(note, file=sys.stderr)
     print(f"{len(rows)} runs written to {args.out}")
@@ -107,6 +110,19 @@ def collect(run: runs.Run, out: Path) -> dict[str, Any]:
 def collect_tuning(run: runs.Run) -> dict[str, Any]:
     """The row of a tuning run in the table."""
     return {"row": _row(run)} | _fields(run) | {"map": run.evaluations[TUNING]["map"]}
+
+
+def _key(row: dict[str, Any]) -> tuple[str, ...]:
+    """What tells a run from the others of its table."""
+    names = ("row", "seed", "epochs", "encoder_learning_rate")
+    return tuple(str(row[name]) for name in names if name in row)
+
+
+def _read_table(path: Path) -> list[dict[str, str]]:
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
 
 
 def _row(run: runs.Run) -> str:

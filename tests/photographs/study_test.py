@@ -188,3 +188,16 @@ def test_the_document_has_a_place_for_every_block(results):
     blocks = tables.create_blocks(results)
     text = (ROOT / "docs" / "results.md").read_text()
     assert all(block in tables.replace(text, blocks, name="docs") for block in blocks.values())
+
+
+def test_runs_that_were_collected_before_stay(tmp_path):
+    out = tmp_path / "results"
+    for runs_dir, seeds in ((tmp_path / "first", (0, 1)), (tmp_path / "second", (1, 2))):
+        for seed in seeds:
+            write_run(runs_dir, "max", seed)
+        done = call([runs_dir, f"--out={out}"], command=collect.main)
+        assert done.returncode == 0, done.stderr
+    with (out / "photographs.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["seed"] for row in rows] == ["0", "1", "2"]
+    assert study.read(out).seeds("max") == (0, 1, 2)
