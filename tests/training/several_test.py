@@ -84,7 +84,7 @@ def local(machine):
 
     def popen(*given, devices=2, **variables):
         command = ["bash", "launch/local.sh", *given]
-        env = environment(devices, **machine.env, **variables)
+        env = environment(devices, **(machine.env | variables))
         return subprocess.Popen(
             command, cwd=machine.root, env=env, stderr=subprocess.PIPE, text=True
         )
@@ -144,22 +144,23 @@ def test_processes_that_would_do_different_things_are_refused(digits, tmp_path, 
 
 # Campaign: losses at any moment, start-up included.
 
-# Steps slow enough that there is something to lose.
-SLOWLY = SIGNALLED.replace("    line, _,", "    import time; time.sleep(0.05)\n    line, _,")
+NUM_LOSSES = 20
+# Steps slow enough to hit one.
+SLOWLY = SIGNALLED.replace("add(self", "import time; time.sleep(0.05); add(self", 1)
 
 
 def processes_of(parent):
-    """Those of the run that the script has started."""
+    """Those of the run that the script has started and that have not ended."""
     found = []
     for name in filter(str.isdigit, os.listdir("/proc")):
         try:
             with open(f"/proc/{name}/stat") as file:
-                ppid = int(file.read().rpartition(")")[2].split()[1])
+                state, ppid = file.read().rpartition(")")[2].split()[:2]
             with open(f"/proc/{name}/cmdline") as file:
                 is_run = "--distributed" in file.read()
         except OSError:
             continue
-        if ppid == parent and is_run:
+        if int(ppid) == parent and state != "Z" and is_run:
             found.append(int(name))
     return found
 
@@ -168,33 +169,35 @@ def processes_of(parent):
 @pytest.mark.parametrize("number", [2, 4])
 def test_twenty_losses_change_nothing(local, digits, tmp_path, number):
     rng = random.Random(number)
-    longer = ["--config.num_epochs=100", "--config.eval.every_epochs=20"]
-    undisturbed = tmp_path / "undisturbed"
+    longer = ["--config.num_epochs=80", "--config.eval.every_epochs=20"]
+    undisturbed, folder = tmp_path / "undisturbed", tmp_path / "run"
     statuses, out = together(words(digits, undisturbed, *longer), environment(4), number=1)
     assert statuses == [0], out
 
-    folder = tmp_path / "run"
-    process = local(
-        *("-n", str(number), "--restarts", "30"),
-        *words(digits, folder, *longer),
-        devices=4 // number,
-        SIGNALLED=SLOWLY,
-        **signals(tmp_path),
-    )
-    lost = []
-    while len(lost) < 20:
-        time.sleep(rng.uniform(0, 15))
-        victims = processes_of(process.pid)
-        assert process.poll() is None, f"ended after {len(lost)} losses"
-        if len(victims) == number:
-            number_of_steps = len(losses(folder))
-            lost.append(number_of_steps)
-            os.kill(rng.choice(victims), rng.choice([signal.SIGKILL] * 3 + [signal.SIGSTOP]))
-            while set(processes_of(process.pid)) & set(victims):
-                time.sleep(0.1)
+    def lose_one():
+        """Of a run that has made up to 9 steps since its last checkpoint, or is starting."""
+        while len(victims := processes_of(process.pid)) < number:
+            assert process.poll() is None
+            time.sleep(0.05)
+        first = max(complete_checkpoints(folder), default=0)
+        if num_steps := rng.randrange(10):
+            while not (logged := losses(folder)) or logged[-1][0] < first + num_steps:
+                assert process.poll() is None
+                time.sleep(0.02)
+        else:
+            time.sleep(rng.uniform(0, 10))
+        os.kill(rng.choice(victims), rng.choice([signal.SIGKILL] * 3 + [signal.SIGSTOP]))
+        while {*processes_of(process.pid)} & {*victims}:
+            time.sleep(0.1)
+
+    variables = {"SIGNALLED": SLOWLY} | signals(tmp_path)
+    given = ("-n", str(number), "--restarts", str(NUM_LOSSES), *words(digits, folder, *longer))
+    process = local(*given, devices=4 // number, **variables)
+    for _ in range(NUM_LOSSES):
+        lose_one()
     _, err = process.communicate()
     assert process.returncode == 0, err
-    assert err.count("all start again") == 20
+    assert err.count("all start again") == NUM_LOSSES
     last = max(complete_checkpoints(undisturbed))
     assert leaves(folder, last) == leaves(undisturbed, last)
     assert without_rates(folder) == without_rates(undisturbed)
