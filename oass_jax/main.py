@@ -15,6 +15,7 @@ oass_jax/default_config.py. The last two take the config from the workdir; they 
 
 import argparse
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -143,6 +144,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if args.distributed:
             processes.join(processes.Place(args.coordinator, args.num_processes, args.process_id))
+            if args.mode != "train":  # JAX keeps it for those that ask, as training does
+                signal.signal(signal.SIGTERM, signal.SIG_DFL)
         folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
         with libraries.memory_reported(advice):
             if args.distributed:
