@@ -46,6 +46,11 @@ class Array(NamedTuple):
     size: int
     in_memory: bool
 
+    @property
+    def value_bytes(self) -> int:
+        """Bytes of its values, without padding."""
+        return math.prod(self.shape) * _ITEMSIZE.get(self.dtype, 4)
+
 
 class Kernel(NamedTuple):
     """What one kernel does.
@@ -54,7 +59,7 @@ class Kernel(NamedTuple):
       traffic: bytes it reads and writes.
       flops: name of a precision -> floating point operations of products.
       collective: its kind, '' for none.
-      carried: bytes that a collective is about, of one device.
+      carried: bytes of the values that a collective is about, of one device.
       widened: bytes of the largest float32 array it writes.
     """
 
@@ -140,7 +145,8 @@ class Program:
         beside = each.operation.endswith("-start") and kind != "all-reduce"
         written = each.result[len(read) :] if beside and collective else each.result
         traffic = _traffic(each.operation, read, written)
-        carried = max(_size(read), _size(written)) if collective else 0
+        values = (sum(array.value_bytes for array in side) for side in (read, written))
+        carried = max(values) if collective else 0
         widened = max((array.size for array in written if array.dtype == "f32"), default=0)
         return Kernel(traffic, self._products(each, arrays), collective, carried, widened)
 
@@ -200,19 +206,14 @@ def _called(rest: str) -> list[str]:
     return names
 
 
-def _size(arrays: list[Array]) -> int:
-    return sum(array.size for array in arrays)
-
-
 def _traffic(operation: str, read: list[Array], written: list[Array]) -> int:
     """Bytes of the device's memory that an instruction moves."""
     if operation == "copy-start":  # the result holds both ends
         read = []
-    elif operation == "slice-start":  # operand, slice, and a word
-        start = _size(written[len(read) : len(read) + 1])
-        return sum(start for array in read[:1] if array.in_memory) + sum(
-            array.size for array in written[len(read) :] if array.in_memory
-        )
+    elif operation == "slice-start":  # it holds operand, slice and a word; only the slice is read
+        number = len(read)
+        part = written[number]._replace(in_memory=read[0].in_memory)
+        read, written = [part], written[number:]
     return sum(array.size for array in (*read, *written) if array.in_memory)
 
 

@@ -94,6 +94,8 @@ u32[]{:S(2)}) copy-start(%x)
   %here = bf16[16,20,10]{1,0,2:T(8,128)(2,1)S(1)} copy-done(%near)
   %part = ((bf16[16,20,10]{1,0,2:T(8,128)(2,1)}), bf16[8,20,10]{1,0,2:T(8,128)(2,1)S(1)}, \
 s32[]{:S(2)}) slice-start(%x), slice={[0:8], [0:20], [0:10]}
+  %small = f32[3,4]{1,0:T(8,128)S(1)} constant({...})
+  %sum = f32[3,4]{1,0:T(8,128)S(1)} all-reduce(%small), to_apply=%none
   ROOT %y = f32[3]{0:T(128)} fusion(%here), kind=kLoop, calls=%none
 }
 
@@ -147,4 +149,5 @@ def test_collectives_by_hand():
 def test_traffic_of_a_tpu_is_that_of_padded_tiles_in_its_memory():
     program = Program(TILES)
     whole = 10 * 16 * 128 * 2
-    assert [kernel.traffic for kernel in program.kernels] == [whole, whole // 2, 128 * 4]
+    assert [kernel.traffic for kernel in program.kernels] == [whole, whole // 2, 0, 128 * 4]
+    assert program.collectives == {"all-reduce": [3 * 4 * 4]}
