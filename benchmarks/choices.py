@@ -2,8 +2,10 @@
 
 python -m benchmarks.choices --image_px=128 --batch_size=8
 
-The step does what won where it could be measured. On another device others may win: a ratio below 1
-shows that. `python -m benchmarks.plan` compiles the same alternatives for an H100.
+The step does what won where it could be measured, or by XLA's plan where it could not: the forms of
+1x1 convolutions and of the max-pool are those of the platform, so one of the two is the step as it
+is. A ratio below 1 shows that another wins on this device. `python -m benchmarks.plan` compiles the
+same alternatives for hardware that is not there.
 """
 
 import contextlib
@@ -16,30 +18,16 @@ from benchmarks import harness
 
 
 @contextlib.contextmanager
-def pointwise_as_convolution() -> Iterator[None]:
-    """1x1 convolutions as convolutions, not as matrix products."""
-    import flax.linen as nn
+def everywhere(form: str, other: str) -> Iterator[None]:
+    """One form of an operation on every platform.
 
+    Args:
+      form: name of a function of `oass_jax.model.resnet`.
+      other: of the one that computes the same on other platforms.
+    """
     from oass_jax.model import resnet
 
-    def conv(features: int, stride: int, dtype: Any, *, name: str) -> nn.Conv:
-        return resnet.spatial_conv(features, 1, stride, dtype, name)
-
-    with mock.patch.object(resnet, "PointwiseConv", conv):
-        yield
-
-
-@contextlib.contextmanager
-def pooling_of_the_library() -> Iterator[None]:
-    """Max-pooling as XLA's own operation, whose gradient is a scatter."""
-    import flax.linen as nn
-
-    from oass_jax.model import resnet
-
-    def pool(x: Any) -> Any:
-        return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
-
-    with mock.patch.object(resnet, "max_pool", pool):
+    with mock.patch.object(resnet, other, getattr(resnet, form)):
         yield
 
 
@@ -119,8 +107,16 @@ FIELDS: dict[str, dict[str, Any]] = {
 }
 # Name -> what changes the step while it is compiled.
 CHOICES: dict[str, Callable[[], contextlib.AbstractContextManager]] = {
-    "1x1 as convolution": pointwise_as_convolution,
-    "max-pool of the library": pooling_of_the_library,
+    "1x1 as product": functools.partial(
+        everywhere, "pointwise_by_product", other="pointwise_by_convolution"
+    ),
+    "1x1 as convolution": functools.partial(
+        everywhere, "pointwise_by_convolution", other="pointwise_by_product"
+    ),
+    "max-pool by selects": functools.partial(everywhere, "pool_by_selects", other="pool_by_window"),
+    "max-pool of the library": functools.partial(
+        everywhere, "pool_by_window", other="pool_by_selects"
+    ),
     "teacher folded": teacher_folded,
     "geometry in default precision": functools.partial(geometry_with, precision=None),
     "geometry in highest precision": functools.partial(geometry_with, precision="highest"),

@@ -52,9 +52,18 @@ def spatial_conv(features: int, size: int, stride: int, dtype: Any, name: str) -
 def max_pool(x: jax.Array) -> jax.Array:
     """The largest of 3x3 at stride 2, padded by one: half the height and width, rounded up.
 
-    A chain of selects along each axis, whose gradient is selects again; that of XLA's own pooling
-    is a scatter. Of equal values the first along an axis gets the gradient; NaN stays NaN.
+    Of equal values one gets the gradient, the first along an axis; NaN stays NaN.
     """
+    return jax.lax.platform_dependent(x, tpu=pool_by_window, default=pool_by_selects)
+
+
+def pool_by_window(x: jax.Array) -> jax.Array:
+    """`max_pool` as XLA's own operation, whose gradient is a scatter."""
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+
+
+def pool_by_selects(x: jax.Array) -> jax.Array:
+    """`max_pool` as a chain of selects along each axis, whose gradient is selects again."""
     for axis in (1, 2):
         size = -(-x.shape[axis] // 2)
         padding = [(0, 0)] * 4
@@ -74,14 +83,29 @@ def flat_dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
     return result.reshape(*x.shape[:-1], -1)
 
 
+def pointwise_by_product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A 1x1 convolution as a product; the input is sliced first, so skipped cells cost nothing."""
+    if stride > 1:
+        # XLA's GPU compiler aborts where it fuses the slice into the product's gradient
+        # (github.com/openxla/xla/issues/47381).
+        x = jax.lax.optimization_barrier(x[:, ::stride, ::stride])
+    return flat_dot(x, kernel[0, 0])
+
+
+def pointwise_by_convolution(x: jax.Array, kernel: jax.Array, stride: int) -> jax.Array:
+    """A 1x1 convolution as such."""
+    layout = ("NHWC", "HWIO", "NHWC")
+    return jax.lax.conv_general_dilated(x, kernel, (stride,) * 2, "VALID", dimension_numbers=layout)
+
+
 class PointwiseConv(nn.Module):
-    """A 1x1 convolution without bias, computed as a dot: XLA's CPU convolution is far slower.
+    """A 1x1 convolution without bias; on a CPU a product, where XLA's convolution is far slower.
 
     The parameter is `nn.Conv`'s: `kernel` float32 [1, 1, in, features].
 
     Attributes:
       features: Output channels.
-      stride: Step in both directions. The input is sliced first, so skipped cells cost nothing.
+      stride: Step in both directions.
       dtype: Of the computation and the result.
     """
 
@@ -94,11 +118,13 @@ class PointwiseConv(nn.Module):
         """Maps x [B, h, w, in] to [B, ceil(h / stride), ceil(w / stride), features]."""
         shape = (1, 1, x.shape[-1], self.features)
         kernel = self.param("kernel", kaiming_normal_fan_out, shape, jnp.float32)
-        if self.stride > 1:
-            # XLA's GPU compiler aborts where it fuses the slice into the product's gradient
-            # (github.com/openxla/xla/issues/47381).
-            x = jax.lax.optimization_barrier(x[:, :: self.stride, :: self.stride])
-        return flat_dot(x.astype(self.dtype), kernel[0, 0].astype(self.dtype))
+        # Lowering for a platform takes its form alone, also where there is no such device.
+        return jax.lax.platform_dependent(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            cpu=partial(pointwise_by_product, stride=self.stride),
+            default=partial(pointwise_by_convolution, stride=self.stride),
+        )
 
 
 class Block(nn.Module):

@@ -54,9 +54,8 @@ class GraphHead(nn.Module):
         for _ in range(TIME_STEPS):
             incoming = jnp.einsum("cd,bdf->bcf", graph, state)
             outgoing = jnp.einsum("dc,bdf->bcf", graph, state)
-            state = gates(state, jnp.concatenate([incoming, outgoing], axis=-1))
-        output = jnp.concatenate([state, nodes], axis=-1)
-        output = jnp.tanh(Dense(nodes.shape[-1], name="output")(output))
+            state = gates(state, _joined(incoming, outgoing))
+        output = jnp.tanh(Dense(nodes.shape[-1], name="output")(_joined(state, nodes)))
         # A classifier of its own for each class.
         kernel = self.param("kernel", uniform, (nodes.shape[-1], self.num_classes))
         bias = self.param("bias", nn.initializers.zeros, (self.num_classes,))
@@ -78,6 +77,15 @@ class GraphHead(nn.Module):
         return jnp.einsum("bpc,bpd->bcd", weight, features)
 
 
+def _joined(*arrays: jax.Array) -> jax.Array:
+    """The arrays side by side along the last axis.
+
+    The barrier keeps XLA's GPU compiler from making that a part of the product which follows, or of
+    its gradient: it finds no tiling for it, and aborts.
+    """
+    return jax.lax.optimization_barrier(jnp.concatenate(arrays, axis=-1))
+
+
 class GatedUpdate(nn.Module):
     """One step of the gated graph network, its equations 2 to 6.
 
@@ -89,13 +97,17 @@ class GatedUpdate(nn.Module):
     def __call__(self, state: jax.Array, message: jax.Array) -> jax.Array:
         """Node states [B, C, D] and messages [B, C, 2 D] -> new states [B, C, D]."""
 
-        def gate(name: str, state: jax.Array) -> jax.Array:
+        def gate(name: str, state: jax.Array, message: jax.Array) -> jax.Array:
             size = state.shape[-1]
             return Dense(size, name=f"{name}_message")(message) + Dense(size, name=name)(state)
 
-        update = jax.nn.sigmoid(gate("update", state))
-        reset = jax.nn.sigmoid(gate("reset", state))
-        candidate = jnp.tanh(gate("candidate", reset * state))
+        # Barriers let one gate begin when the other is done. Without them XLA makes one product of
+        # all those of the message, for whose joined kernels its GPU compiler finds no tiling.
+        update = jax.nn.sigmoid(gate("update", state, message))
+        update, state, message = jax.lax.optimization_barrier((update, state, message))
+        reset = jax.nn.sigmoid(gate("reset", state, message))
+        reset, state, message = jax.lax.optimization_barrier((reset, state, message))
+        candidate = jnp.tanh(gate("candidate", reset * state, message))
         return (1.0 - update) * state + update * candidate
 
 
