@@ -47,7 +47,7 @@ class Watchdog:
                 return
             self._beaten.clear()
         print(
-            f"error: process {jax.process_index()} made no progress for {self._timeout_s:g} s: it, "
+            f"process {jax.process_index()} made no progress for {self._timeout_s:g} s: it, "
             "or one that it waits for, hangs; start all of them again, and set "
             "--config.distributed.timeout_s where a step takes longer",
             file=sys.stderr,

@@ -22,7 +22,7 @@ def received(request):
 def test_the_first_signal_is_a_request_and_the_second_does_what_it_always_did(received):
     number, calls = received
     answers = queue.Queue()
-    with StopRequest(answers.put) as stop:
+    with StopRequest(answers.put, timeout_s=0.0) as stop:
         assert not stop.reached()
         signal.raise_signal(number)
         assert stop.reached()
@@ -35,7 +35,7 @@ def test_the_first_signal_is_a_request_and_the_second_does_what_it_always_did(re
 
 def test_afterwards_signals_do_what_they_did_before(received):
     number, calls = received
-    with StopRequest(print) as stop:
+    with StopRequest(print, timeout_s=0.0) as stop:
         pass
     signal.raise_signal(number)
     assert not stop.reached()
