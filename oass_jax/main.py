@@ -167,6 +167,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _report(error: BaseException) -> int:
     """Prints the error of one of several processes; its exit status."""
+    if isinstance(error, KeyboardInterrupt):
+        print("interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
     if not isinstance(error, LostProcessError | UserError):
         traceback.print_exception(error)
         return 1

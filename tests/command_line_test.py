@@ -12,7 +12,7 @@ import pytest
 from oass_jax import command_line, config_check, config_file, default_config, main
 from oass_jax.__main__ import COMMANDS
 from oass_jax.data import sources
-from oass_jax.errors import UserError
+from oass_jax.errors import LostProcessError, UserError
 from oass_jax.model import encoders
 
 ROOT = Path(__file__).parents[1]
@@ -427,3 +427,17 @@ def test_an_evaluation_needs_no_weights_to_start_from(tmp_path):
 def test_an_evaluation_without_a_run_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"no run in .*nothing \(no config.json\): train there"):
         main.parse([f"--workdir={tmp_path / 'nothing'}", "--mode=eval"])
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (UserError("x is wrong"), 2, "error: x is wrong\n"),
+        (LostProcessError("process 1 was lost"), 75, "error: process 1 was lost\n"),
+        (KeyboardInterrupt(), 130, "interrupted\n"),
+        (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug\n"),
+    ],
+)
+def test_one_of_several_processes_reports_its_error(error, status, text, capsys):
+    assert main._report(error) == status
+    assert capsys.readouterr().err == text
