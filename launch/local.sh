@@ -19,7 +19,6 @@ fail() {
   exit 2
 }
 
-((BASH_VERSINFO[0] * 100 + BASH_VERSINFO[1] >= 501)) || fail "bash 5.1 or newer is needed"
 
 is_number() {
   [[ "$1" =~ ^[1-9][0-9]{0,3}$ ]]
@@ -76,36 +75,40 @@ with socket.socket() as s:
   [ -z "$stopping" ] || stop_all
 }
 
-# wait_for_all: sets `status`, that of the process that failed first or 0, and `first`, its number
+is_interrupted() {
+  [ "$1" -eq 75 ] || [ "$1" -ge 128 ]
+}
+
+# wait_for_all: sets `status`, that of the process that failed first or 0, and `first`, its number.
+# Of those that end at once an error counts, not that the others were interrupted by it.
 wait_for_all() {
-  local running=("${pids[@]}") timer="" ended left pid each
-  status=0 first=""
+  local running=("${!pids[@]}") left index each known deadline=""
+  status=0
   while [ ${#running[@]} -gt 0 ]; do
-    ended="" each=0
-    wait -n -p ended "${running[@]}" $timer || each=$?
-    [ -n "${ended:-}" ] || continue # a signal came
-    if [ "$ended" = "$timer" ]; then
-      kill -KILL "${running[@]}" 2> /dev/null || true
-      timer=""
-      continue
-    fi
-    left=()
-    for pid in "${running[@]}"; do
-      [ "$pid" = "$ended" ] || left+=("$pid")
+    sleep 0.2
+    left=() known="$status"
+    for index in "${running[@]}"; do
+      if kill -0 "${pids[index]}" 2> /dev/null; then
+        left+=("$index")
+        continue
+      fi
+      each=0
+      wait "${pids[index]}" || each=$?
+      if [ "$known" -eq 0 ] && [ "$each" -ne 0 ] &&
+        { [ "$status" -eq 0 ] || { is_interrupted "$status" && ! is_interrupted "$each"; }; }; then
+        status="$each" first="$index"
+      fi
     done
+    if [ ${#left[@]} -lt ${#running[@]} ] && [ -z "$deadline" ]; then
+      deadline=$((SECONDS + end_s))
+    fi
     running=(${left[@]+"${left[@]}"})
-    if [ "$each" -ne 0 ] && [ "$status" -eq 0 ]; then
-      status="$each"
-      for first in "${!pids[@]}"; do
-        [ "${pids[first]}" != "$ended" ] || break
+    if [ -n "$deadline" ] && [ "$SECONDS" -gt "$deadline" ]; then
+      for index in ${running[@]+"${running[@]}"}; do
+        kill -KILL "${pids[index]}" 2> /dev/null || true
       done
     fi
-    if [ -z "$timer" ] && [ ${#running[@]} -gt 0 ]; then
-      sleep "$end_s" &
-      timer=$!
-    fi
   done
-  [ -z "$timer" ] || kill "$timer" 2> /dev/null || true
 }
 
 stop_all() {
@@ -120,10 +123,7 @@ while true; do
   before="$(newest_step "$workdir")"
   start_all
   wait_for_all
-  if [ "$status" -eq 0 ] || [ -n "$stopping" ]; then
-    exit "$status"
-  fi
-  if [ "$status" -ne 75 ] && [ "$status" -lt 128 ]; then
+  if [ -n "$stopping" ] || ! is_interrupted "$status"; then
     exit "$status"
   fi
   now="$(newest_step "$workdir")"

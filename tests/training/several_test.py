@@ -80,17 +80,18 @@ def require_the_same_end(folder, finished):
 
 @pytest.fixture
 def local(machine):
-    """Popen of `launch/local.sh` with processes of SIGNALLED."""
+    """Popen of `launch/local.sh` with processes of SIGNALLED; its `stderr` reads what they say."""
+    stderr = machine.root / "stderr"  # a pipe would be full before it is read
     machine.python_in_place('exec "$REAL_PYTHON" -c "$SIGNALLED" "${@:3}"')
     machine.env |= {"PYTHONPATH": str(ROOT), "SIGNALLED": SIGNALLED}
 
     def popen(*given, devices=2, **variables):
         command = ["bash", "launch/local.sh", *given]
         env = environment(devices, **(machine.env | variables))
-        return subprocess.Popen(
-            command, cwd=machine.root, env=env, stderr=subprocess.PIPE, text=True
-        )
+        with stderr.open("w") as file:
+            return subprocess.Popen(command, cwd=machine.root, env=env, stderr=file)
 
+    popen.stderr = stderr.read_text
     return popen
 
 
@@ -101,10 +102,10 @@ def test_four_processes_two_and_one_end_like_one_undisturbed(local, finished, di
 
     def continue_with(number, *plan):
         variables = signals(tmp_path, *plan)
-        process = local("-n", str(number), *given, devices=4 // number, **variables)
-        _, err = process.communicate()
+        status = local("-n", str(number), *given, devices=4 // number, **variables).wait()
+        err = local.stderr()
         assert "Traceback" not in err
-        return process.returncode, err
+        return status, err
 
     # One is asked to stop, and all do, at a step they agree on; the script knows nothing of it.
     env = environment(1, **signals(tmp_path, "3 2 SIGINT process"))
@@ -201,9 +202,8 @@ def test_twenty_losses_change_nothing(local, digits, tmp_path, number):
     process = local(*given, devices=4 // number, **variables)
     for _ in range(NUM_LOSSES):
         lose_one()
-    _, err = process.communicate()
-    assert process.returncode == 0, err
-    assert err.count("all start again") == NUM_LOSSES
+    assert process.wait() == 0, local.stderr()
+    assert local.stderr().count("all start again") == NUM_LOSSES
     last = max(complete_checkpoints(undisturbed))
     assert leaves(folder, last) == leaves(undisturbed, last)
     assert without_rates(folder) == without_rates(undisturbed)
