@@ -23,8 +23,12 @@ from tests.commands import (
 )
 
 STEPS = 12
-# Saved at 4, 8 and 12; evaluated at 12, as every evaluation is compiled by every start.
-LONGER = ("--config.num_epochs=4", "--config.eval.every_epochs=4")
+# Saved at 6 and 12; evaluated at 12, as every evaluation is compiled by every start.
+LONGER = (
+    "--config.num_epochs=4",
+    "--config.eval.every_epochs=4",
+    "--config.checkpoint.every_steps=6",
+)
 # `oass_jax.main`, of which a process sends a signal as it has done a step: to itself, or to the
 # script that has started it. $SIGNALS is a file of process, step, signal and target, a line each;
 # the first one is taken off as it is sent.
