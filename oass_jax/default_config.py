@@ -162,7 +162,8 @@ def _add_run(config: ml_collections.ConfigDict) -> None:
     optimizer.encoder_learning_rate = 1e-4  # (*) Adam, after the warm-up
     optimizer.head_learning_rate = 1e-3  # (*) the same for what starts untrained
     optimizer.weight_decay = 1e-4  # (*) decoupled; kernels only
-    # the batch size that both rates are for: another one scales them in proportion; 0 leaves them
+    # the batch size that both rates are for: another one scales them, by the root of the ratio, as
+    # suits Adam; 0 leaves them
     optimizer.scale_with_batch = 0
     optimizer.warmup_epochs = 1.0  # (*) linear from 0; then half a cosine to 0
 

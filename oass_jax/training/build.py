@@ -96,7 +96,8 @@ def create_optimizer(
       The transformation, and the schedules `learning_rate` (encoder) and `learning_rate_head`.
     """
     reference = config.optimizer.scale_with_batch or config.batch_size
-    scale = config.batch_size / reference
+    # In proportion to the batch, as for plain SGD, Adam's steps grow too large (docs/runs.md).
+    scale = math.sqrt(config.batch_size / reference)
     warmup = round(config.optimizer.warmup_epochs * schedule.steps_per_epoch)
     encoder_rate, head_rate = (
         optimizer.learning_rate(

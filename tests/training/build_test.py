@@ -46,8 +46,8 @@ def test_a_run_may_be_evaluated_at_its_end_alone():
     assert run.eval_steps == {50}
 
 
-@pytest.mark.parametrize(("reference", "factor"), [(0, 1), (32, 8), (256, 1), (512, 0.5)])
-def test_learning_rates_are_in_proportion_to_the_batch_where_asked(reference, factor):
+@pytest.mark.parametrize(("reference", "factor"), [(0, 1), (4, 8), (256, 1), (1024, 0.5)])
+def test_learning_rates_grow_with_the_root_of_the_batch_where_asked(reference, factor):
     config = default_config.get_config()
     config.batch_size = 256
     config.optimizer.scale_with_batch = reference
