@@ -249,7 +249,9 @@ def _macs(each: _Instruction, arrays: dict[str, list[Array]]) -> int:
 def _convolution_macs(rest: str, images: Array, kernel: Array, result: Array) -> int:
     """Multiply-adds of a convolution without those with padding or between dilated values."""
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", rest)
-    window = dict(re.findall(r"(\w+)=([\dx_-]+)", re.search(r"window=\{([^}]*)\}", rest)[1]))
+    # A TPU's products are convolutions that have no window.
+    window = re.search(r"window=\{([^}]*)\}", rest)
+    window = dict(re.findall(r"(\w+)=([\dx_-]+)", window[1])) if window else {}
     place = [dict(zip(label, range(len(label)), strict=True)) for label in labels.groups()]
     macs = images.shape[place[0]["b"]] * math.prod(kernel.shape[place[1][c]] for c in "io")
     number = len(labels[1]) - 2

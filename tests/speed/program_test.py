@@ -123,6 +123,18 @@ def test_products_are_counted_without_padding_and_dilation():
     assert Program(CONVOLUTIONS).flops == {"bf16": 2 * 4 * macs, "f32": small}
 
 
+def test_a_product_may_be_a_convolution_without_a_window():
+    text = """HloModule product
+
+ENTRY %main (x: bf16[4,8], w: bf16[8,2]) -> bf16[4,2] {
+  %x = bf16[4,8]{1,0} parameter(0)
+  %w = bf16[8,2]{1,0} parameter(1)
+  ROOT %y = bf16[4,2]{1,0} convolution(%x, %w), dim_labels=bf_io->bf
+}
+"""
+    assert Program(text).flops == {"bf16": 2 * 4 * 8 * 2}
+
+
 @pytest.mark.parametrize(
     ("how", "name", "times"),
     [
