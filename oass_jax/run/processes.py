@@ -57,12 +57,14 @@ class Place(NamedTuple):
 def join(place: Place) -> None:
     """Joins the processes of a run; nothing of jax may have been used before.
 
+    Where others do not come within 300 s JAX ends this process by SIGABRT.
+
     Args:
       place: of this process.
 
     Raises:
       UserError: there is nothing to join.
-      LostProcessError: the others have not come, or are still those of an earlier start.
+      LostProcessError: another one came, but was lost or hung before it had shown its devices.
     """
     try:
         jax.distributed.initialize(
@@ -81,8 +83,8 @@ def join(place: Place) -> None:
         ) from error
     except RuntimeError as error:
         raise LostProcessError(
-            f"the processes of this run did not all come within {_JOIN_S} s "
-            f"({_first_line(error)}): start all of them again"
+            f"a process of this run was lost at its start ({_first_line(error)}): start all of "
+            "them again"
         ) from error
 
 
