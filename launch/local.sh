@@ -85,7 +85,7 @@ wait_for_all() {
   local running=("${!pids[@]}") left index each known deadline=""
   status=0
   while [ ${#running[@]} -gt 0 ]; do
-    sleep 0.2
+    sleep 0.2 || true # Ctrl-C ends it, too
     left=() known="$status"
     for index in "${running[@]}"; do
       if kill -0 "${pids[index]}" 2> /dev/null; then

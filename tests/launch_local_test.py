@@ -89,11 +89,13 @@ def test_it_gives_up_without_a_new_checkpoint(local):
     assert "no new checkpoint in 2 restarts" in done.stderr
 
 
+@pytest.mark.parametrize("target", ["$PPID", "-- -$PPID"])
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_all_of_them_for_good(local, number):
-    asks = f"while ! [ -e ready ]; do sleep 0.05; done; kill -{number.name[3:]} $PPID"
+def test_a_signal_stops_all_of_them_for_good(local, number, target):
+    """Sent to the script, as by a scheduler, or to its group, as by a terminal."""
+    asks = f"while ! [ -e ready ]; do sleep 0.05; done; kill -{number.name[3:]} {target}"
     then = f"trap 'exit 75' TERM; [ $INDEX = 0 ] || touch ready; [ $INDEX = 1 ] || {{ {asks}; }}"
-    done = local(f"{then}; while :; do sleep 0.05; done")
+    done = local(f"{then}; while :; do sleep 0.05 || true; done; sleep 0.5")
     assert done.returncode == 75
     assert attempts(local) == [1, 1]
 

@@ -8,8 +8,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 LAUNCH = ROOT / "launch"
+# A call is added by one write, as several programs may call at once.
 STAND_IN = """#!/usr/bin/env bash
-printf '%s\\0' "$@" $'\\n' >> "$CALLS/${0##*/}"
+CALL="$(mktemp)"
+printf '%s\\0' "$@" $'\\n' > "$CALL"
+cat "$CALL" >> "$CALLS/${0##*/}"
+rm "$CALL"
 """
 # All but the processes of a run is left to Python; nothing is installed.
 PYTHON = """
@@ -51,7 +55,12 @@ class Machine:
     def bash(self, *words, **env):
         command = ["bash", *words]
         return subprocess.run(
-            command, cwd=self.root, env=self.env | env, capture_output=True, text=True
+            command,
+            cwd=self.root,
+            env=self.env | env,
+            capture_output=True,
+            text=True,
+            start_new_session=True,  # a terminal's signal goes to all of a group
         )
 
     def python_in_place(self, process):
