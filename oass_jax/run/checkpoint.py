@@ -113,6 +113,9 @@ class Checkpoints:
             if not (record and record.get("evaluation_due")) or evaluation_due:
                 return
             self._manager.delete(step)
+        # Once for the checks and for orbax, which of replicated arrays would cut and fetch a slice
+        # of each leaf from each device.
+        items = jax.device_get(items)
         if bad := processes.from_first(lambda: _not_finite(items) or ""):
             raise DivergedError(
                 f"the state of step {step} is not finite ({bad}) although its losses are: try "
