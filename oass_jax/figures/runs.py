@@ -36,7 +36,6 @@ WITHOUT_EFFECT = frozenset(
 # What changes no result where there are no patches: fields that begin so.
 OF_PATCHES = (
     "keypoint.",
-    "teacher.ema_",
     "teacher.resize_",
     "loss.alpha_p",
     "loss.alpha_re",
@@ -181,7 +180,13 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
         if name in RECORDED_BY_EVALUATION or f"eval.{name}" in fields:
             known[f"eval.{name}"] = value
     # The class maps are measured by themselves, whatever was trained.
-    ignored = ("cam.", *(OF_PATCHES if fields.get("teacher.mode") == "none" else ()))
+    ignored: tuple[str, ...] = ("cam.",)
+    if not any(fields.get(name, True) for name in ("loss.alpha_p", "loss.alpha_re")):
+        known["teacher.mode"] = "none"  # which follows a supervised student
+    if known.get("teacher.mode") == "none":
+        ignored += OF_PATCHES
+        if known.get("eval.weights") != "ema":
+            ignored += ("teacher.ema_",)
     return {
         name: list(value) if isinstance(value, tuple) else value
         for name, value in known.items()

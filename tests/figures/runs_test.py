@@ -66,10 +66,16 @@ def test_settings_are_what_can_change_the_result():
         assert runs.settings(base | change) != runs.settings(base)
 
 
-def test_without_a_teacher_the_patches_do_not_matter():
+def test_without_a_loss_of_patches_they_do_not_matter():
     none = {"teacher.mode": "none", "keypoint.strategy": "max", "loss.alpha_p": 1.0}
     other = none | {"keypoint.strategy": "center", "loss.alpha_p": 2.0, "teacher.ema_decay": 0.9}
     assert runs.settings(none) == runs.settings(other)
+    unused = other | {"teacher.mode": "ema", "loss.alpha_p": 0.0, "loss.alpha_re": 0.0}
+    assert runs.settings(unused) == runs.settings(none)
+    assert runs.settings(unused | {"loss.alpha_re": 0.1}) != runs.settings(none)
+    # But for those who look at the teacher.
+    decays = [runs.settings(unused | {"teacher.ema_decay": x}, {"weights": "ema"}) for x in (0, 1)]
+    assert decays[0] != decays[1]
     assert runs.settings(none | {"loss.label_smoothing": 0.1}) != runs.settings(none)
 
 
