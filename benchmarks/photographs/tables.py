@@ -19,7 +19,7 @@ from benchmarks.photographs.study import ANIMALS, Difference, Interval, Study, r
 from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures.markdown import NONE
-from oass_jax.figures.statistic import mean_and_std
+from oass_jax.figures.statistic import mean_and_std, paired_difference
 from oass_jax.run.files import write_bytes
 
 BASELINE, PRIMARY = "supervised", "max"
@@ -38,6 +38,8 @@ ROWS = (
 )
 # Rows that differ in the weights of L_p-cl and L_re alone.
 OF_WEIGHTS = ("supervised", "max", "max_step1", "max_step2", "max_puzzlecam")
+
+MEASURES_OF_MAPS = ("miou", "pointing_game")
 
 
 @command_line.command
@@ -75,6 +77,7 @@ def create_blocks(results: Path) -> dict[str, str]:
         "tuning": tuning_table(results / "photographs_tuning.csv"),
         "primary": primary_sentence(study),
         "rows": rows_table(study),
+        "maps": maps_table(study),
         "weights": weights_table(study),
         "classes": classes_table(study),
         "probes": probes_table(sorted((results / "photographs").glob("probe_*.csv"))),
@@ -140,14 +143,30 @@ def rows_table(study: Study) -> str:
                 _mean(np.nanmean(study.ap(row, ema=True), axis=1)) if has_ema else NONE,
                 *_differences(difference),
                 NONE if without is None else _signed(without.mean),
-                _mean(float(run["miou"]) for run in runs if run["miou"]),
-                _mean(float(run["pointing_game"]) for run in runs if run["pointing_game"]),
                 f"{np.mean([float(run['hours']) for run in runs]):.2f}",
             ]
         )
     header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against `supervised`"]
-    header += ["over seeds", "over images", "over both", "without animals", "mIoU"]
-    return _markdown([*header, "pointing game", "hours"], lines)
+    header += ["over seeds", "over images", "over both", "without animals", "hours"]
+    return _markdown(header, lines)
+
+
+def maps_table(study: Study) -> str:
+    """The class maps of every row, and the difference to the supervised network's over seeds."""
+    lines = []
+    for row in _there(study, ROWS):
+        cells = [f"`{row}`"]
+        for measure in MEASURES_OF_MAPS:
+            of_row, of_baseline = (_of_seeds(study, name, measure) for name in (row, BASELINE))
+            paired = paired_difference(of_row, of_baseline)
+            cells.append(_mean(of_row.values()))
+            if row == BASELINE or paired is None:
+                cells += [NONE] * 2
+            else:
+                cells += [_signed(paired.mean), _interval((paired.low, paired.high))]
+        lines.append(cells)
+    against = [f"against `{BASELINE}`", "over seeds"]
+    return _markdown(["row", "mIoU", *against, "pointing game", *against], lines)
 
 
 def weights_table(study: Study) -> str:
@@ -166,6 +185,8 @@ def weights_table(study: Study) -> str:
                 NONE if row == BASELINE else f"{_correlation(study, row):.4f}",
             ]
         )
+    if len(study.seeds(BASELINE)) > 1:
+        lines.append([f"`{BASELINE}`, another seed", *[NONE] * 4, f"{_between_seeds(study):.4f}"])
     header = ["row", "L_p-cl", "L_re", "against `supervised`", "over images"]
     return _markdown([*header, "correlation of the logits"], lines)
 
@@ -197,7 +218,7 @@ def tuning_table(path: Path) -> str:
                 f"`{row['row']}`",
                 row["encoder_learning_rate"],
                 row["epochs"],
-                f"{float(row['map']):.2f}",
+                f"{float(row['map']):.1f}",
             ]
             for row in csv.DictReader(file)
         ]
@@ -241,6 +262,18 @@ def _correlation(study: Study, row: str) -> float:
     common = set(study.seeds(row)) & set(study.seeds(BASELINE))
     pairs = [(study.scores[row, seed], study.scores[BASELINE, seed]) for seed in sorted(common)]
     return float(np.mean([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs]))
+
+
+def _between_seeds(study: Study) -> float:
+    """Of the logits of two seeds of the supervised network, the mean over all pairs."""
+    scores = [study.scores[BASELINE, seed].ravel() for seed in study.seeds(BASELINE)]
+    correlation = np.corrcoef(scores)
+    return float(correlation[np.triu_indices(len(scores), 1)].mean())
+
+
+def _of_seeds(study: Study, row: str, column: str) -> dict[int, float]:
+    found = {seed: study.runs[row, seed][column] for seed in study.seeds(row)}
+    return {seed: float(value) for seed, value in found.items() if value}
 
 
 def _differences(difference: Difference | None) -> list[str]:

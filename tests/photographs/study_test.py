@@ -31,6 +31,10 @@ def write_run(folder, row, seed, *, head="base"):
     target = folder / f"photographs-{row}" / f"seed{seed}"
     evaluation = target / "eval" / collect.EVALUATION
     evaluation.mkdir(parents=True)
+    cams = target / "cams" / collect.EVALUATION
+    cams.mkdir(parents=True)
+    maps = {"miou": 30.0 + seed * (2 if row == "max" else 1)}  # without boxes no game
+    (cams / "summary.json").write_text(json.dumps(maps))
     alpha = 0.0 if row == "supervised" else 1 / 15
     config = {
         "seed": seed,
@@ -83,7 +87,7 @@ def test_the_table_has_a_row_for_each_run(results):
     expected = mean_average_precision(logits("max", 0), label()).map
     assert float(rows[0]["map"]) == pytest.approx(expected, abs=1e-4)
     assert float(rows[0]["hours"]) == pytest.approx(90 * 16 / 8 / 3600, abs=1e-4)
-    assert rows[0]["miou"] == ""
+    assert (rows[1]["miou"], rows[1]["pointing_game"]) == ("32.0000", "")
 
 
 def test_tuning_runs_have_a_table_of_their_own(tmp_path):
@@ -171,6 +175,24 @@ def test_tables_say_what_the_study_does(results, tmp_path):
     before = docs.read_bytes()
     assert call([results, f"--docs={docs}"], command=tables.main).returncode == 0
     assert docs.read_bytes() == before
+
+
+def test_class_maps_are_compared_over_seeds(results):
+    one, two = tables.maps_table(study.read(results)).splitlines()[2:]
+    # Differences of 0, 1 and 2: their mean and 4.302653 / sqrt(3) on either side.
+    none = [tables.NONE] * 3
+    assert one.strip("| ").split(" | ") == ["`supervised`", "31.00 ± 1.00", *none[1:], *none]
+    expected = ["`max`", "32.00 ± 2.00", "+1.00", "-1.48 to +3.48", *none]
+    assert two.strip("| ").split(" | ") == expected
+
+
+def test_weights_are_told_beside_what_another_seed_changes(results):
+    found = study.read(results)
+    *_, last = tables.weights_table(found).splitlines()
+    seeds = [found.scores["supervised", seed].ravel() for seed in range(3)]
+    pairs = [np.corrcoef(seeds[i], seeds[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]
+    none = [tables.NONE] * 4
+    assert last == " | ".join(["| `supervised`, another seed", *none, f"{np.mean(pairs):.4f} |"])
 
 
 def test_a_document_without_a_place_and_a_folder_without_runs_are_one_sentence(results, tmp_path):
