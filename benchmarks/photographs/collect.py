@@ -150,14 +150,10 @@ def _packed(arrays: dict[str, np.ndarray]) -> bytes:
 
 
 def _hours(folder: Workdir, batch_size: int) -> float:
-    """Hours of training steps, as `metrics.jsonl` has them from all starts together."""
-    seconds, last = 0.0, 0
-    for line in folder.metrics.read_text(encoding="utf-8").splitlines():
-        values = json.loads(line)
-        if speed := values.get("perf/images_per_sec"):
-            seconds += (values["step"] - last) * batch_size / speed
-            last = values["step"]
-    return seconds / 3600
+    """Hours of training steps at the median speed in `metrics.jsonl`: other work comes and goes."""
+    lines = map(json.loads, folder.metrics.read_text(encoding="utf-8").splitlines())
+    speeds = {line["step"]: speed for line in lines if (speed := line.get("perf/images_per_sec"))}
+    return max(speeds) * batch_size / float(np.median(list(speeds.values()))) / 3600
 
 
 if __name__ == "__main__":
