@@ -143,7 +143,7 @@ def rows_table(study: Study) -> str:
                 _mean(np.nanmean(study.ap(row, ema=True), axis=1)) if has_ema else NONE,
                 *_differences(difference),
                 NONE if without is None else _signed(without.mean),
-                f"{np.mean([float(run['hours']) for run in runs]):.2f}",
+                f"{np.median([float(run['hours']) for run in runs]):.2f}",
             ]
         )
     header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against `supervised`"]
