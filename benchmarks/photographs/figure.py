@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from oass_jax import command_line
 from oass_jax.errors import UserError
@@ -18,7 +19,8 @@ from oass_jax.figures import style
 from oass_jax.run.files import write_bytes
 
 # Weight of L_re -> what it is, and how its line is drawn.
-WEIGHTS = {1 / 15: ("1/15, OASS", "-"), 4.0: ("4, PuzzleCAM", "--")}
+WEIGHTS = {1 / 15: ("weight 1/15, OASS", "-"), 4.0: ("weight 4, PuzzleCAM", "--")}
+TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 # Column -> values at each moment of a run.
 Probe = dict[str, np.ndarray]
@@ -79,26 +81,27 @@ def draw(probes: dict[str, Probe]) -> Figure:
     figure = Figure(figsize=(7.0, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
     for colour, (row, probe) in zip(style.COLOURS, probes.items(), strict=False):
-        for weight, (name, line) in WEIGHTS.items():
-            left.plot(
-                probe["epoch"],
-                loudness(probe, weight),
-                line,
-                color=colour,
-                marker="o",
-                markersize=3,
-                label=f"{row}, weight {name}",
-            )
-        distance = probe["loss_re"] / probe["map_size"]
-        right.plot(probe["epoch"], distance, "o-", color=colour, markersize=3, label=row)
+        marked = {"color": colour, "marker": "o", "markersize": 3, "label": row}
+        for weight, (_, line) in WEIGHTS.items():
+            left.plot(probe["epoch"], loudness(probe, weight), line, **marked)
+        right.plot(probe["epoch"], probe["loss_re"] / probe["map_size"], **marked)
     left.axhline(1, color="black", linewidth=0.8)
     left.set_yscale("log")
+    left.set_yticks(TICKS, map(str, TICKS))
+    left.minorticks_off()
+    left.set_ylim(TICKS[0], TICKS[-1])
     left.set_ylabel("gradient of L_re / of L_cls, encoder")
-    right.set_ylim(bottom=0)
+    # Between the lines, which lie far apart; the rows are told at the right.
+    left.legend(
+        [Line2D([], [], color="black", linestyle=line) for _, line in WEIGHTS.values()],
+        [name for name, _ in WEIGHTS.values()],
+        loc=(0.05, 0.27),
+    )
+    right.set_ylim(0, 1.2)
     right.set_ylabel("distance of maps / their size")
+    right.legend(loc="lower right")
     for axes in (left, right):
         axes.set_xlabel("epoch")
-        axes.legend()
     return figure
 
 

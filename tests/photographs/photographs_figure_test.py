@@ -26,9 +26,11 @@ def test_loudness_is_the_weighted_gradient_by_that_of_the_classification(folder)
 def test_what_is_drawn_are_these_numbers(folder):
     probes = figure.read(folder)
     left, right = figure.draw(probes).axes
-    drawn = {line.get_label(): line.get_ydata() for line in left.lines}
-    np.testing.assert_allclose(drawn["max, weight 4, PuzzleCAM"], [12, 6])
-    assert len([name for name in drawn if "weight" in name]) == 4
+    drawn = {(line.get_label(), line.get_linestyle()): line.get_ydata() for line in left.lines[:4]}
+    np.testing.assert_allclose(drawn["max", "--"], [12, 6])
+    np.testing.assert_allclose(drawn["supervised", "-"], [0.1, 0.05])
+    names = [text.get_text() for text in left.get_legend().get_texts()]
+    assert names == ["weight 1/15, OASS", "weight 4, PuzzleCAM"]
     distances = {line.get_label(): line.get_ydata() for line in right.lines}
     np.testing.assert_allclose(distances["supervised"], [0.5, 0.75])
 
