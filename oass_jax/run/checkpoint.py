@@ -142,7 +142,7 @@ class Checkpoints:
 
     @staticmethod
     def _checksums(items: dict[str, Tree]) -> dict[str, dict[str, list]]:
-        """Of every leaf, in the process that writes the record alone: all are fetched for it."""
+        """Of every leaf, in the process that writes the record alone."""
         if jax.process_index():
             return {}
         return {name: _leaves(tree, checksum=True) for name, tree in items.items()}
