@@ -89,7 +89,6 @@ def draw(probes: dict[str, Probe]) -> Figure:
     left.set_yscale("log")
     left.set_yticks(TICKS, map(str, TICKS))
     left.minorticks_off()
-    left.set_ylim(TICKS[0], TICKS[-1])
     left.set_ylabel("gradient of L_re / of L_cls, encoder")
     # Between the lines, which lie far apart; the rows are told at the right.
     left.legend(
@@ -97,7 +96,7 @@ def draw(probes: dict[str, Probe]) -> Figure:
         [name for name, _ in WEIGHTS.values()],
         loc=(0.05, 0.27),
     )
-    right.set_ylim(0, 1.2)
+    right.set_ylim(bottom=0)
     right.set_ylabel("distance of maps / their size")
     right.legend(loc="lower right")
     for axes in (left, right):

@@ -182,7 +182,7 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
     # The class maps are measured by themselves, whatever was trained.
     ignored: tuple[str, ...] = ("cam.",)
     if not any(fields.get(name, True) for name in ("loss.alpha_p", "loss.alpha_re")):
-        known["teacher.mode"] = "none"  # which follows a supervised student
+        known["teacher.mode"] = "none"  # without patches the student is supervised
     if known.get("teacher.mode") == "none":
         ignored += OF_PATCHES
         if known.get("eval.weights") != "ema":
