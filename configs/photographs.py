@@ -7,6 +7,8 @@
 the keys of `ROWS`. The paper has no such setting.
 """
 
+from typing import NamedTuple
+
 from oass_jax import config_file
 
 OASS, PUZZLECAM = (1 / 15, 1 / 15), (1.0, 4.0)  # weights of L_p-cl and L_re
@@ -17,19 +19,35 @@ def between(share):
     return tuple(a ** (1 - share) * b**share for a, b in zip(OASS, PUZZLECAM, strict=True))
 
 
-# Name -> config of a method, and its weights where they are others than its own.
+class Row(NamedTuple):
+    """A row of the study.
+
+    Attributes:
+      method: its config.
+      weights: of L_p-cl and L_re; None for the method's own.
+      epochs: of training.
+    """
+
+    method: str
+    weights: tuple[float, float] | None = None
+    epochs: float = 2.0
+
+
 ROWS = {
-    "supervised": ("max", (0.0, 0.0)),  # with a teacher, so that its weights are evaluated, too
-    "max": ("max", None),
-    "random": ("random", None),
-    "max_csi": ("max_csi", None),
-    "puzzlecam": ("puzzlecam", None),
-    "puzzlecam_soft": ("puzzlecam", (0.25, 1.0)),
-    "ctopk_w_csi": ("ctopk_w_csi", None),
-    "gt_bbox": ("gt_bbox", None),
-    "max_step1": ("max", between(1 / 3)),
-    "max_step2": ("max", between(2 / 3)),
-    "max_puzzlecam": ("max", PUZZLECAM),
+    # With a teacher, so that its weights are evaluated, too.
+    "supervised": Row("max", weights=(0.0, 0.0)),
+    "max": Row("max"),
+    "random": Row("random"),
+    "max_csi": Row("max_csi"),
+    "puzzlecam": Row("puzzlecam"),
+    "puzzlecam_soft": Row("puzzlecam", weights=(0.25, 1.0)),
+    "ctopk_w_csi": Row("ctopk_w_csi"),
+    "gt_bbox": Row("gt_bbox"),
+    "max_step1": Row("max", weights=between(1 / 3)),
+    "max_step2": Row("max", weights=between(2 / 3)),
+    "max_puzzlecam": Row("max", weights=PUZZLECAM),
+    "supervised_long": Row("max", weights=(0.0, 0.0), epochs=8.0),
+    "max_long": Row("max", epochs=8.0),
 }
 
 
@@ -41,11 +59,11 @@ def get_config(row="max"):
     """
     if row not in ROWS:
         raise ValueError(f"the rows are {', '.join(ROWS)}")
-    method, weights = ROWS[row]
+    method, weights, epochs = ROWS[row]
     config = config_file.load_method(method)
     if weights is not None:
         config.loss.alpha_p, config.loss.alpha_re = weights
-    config.num_epochs = 2.0
+    config.num_epochs = epochs
     config.batch_size = 16
     config.data.canvas_px = 160
     config.augment.image_px = 128

@@ -138,7 +138,7 @@ def _fields(run: runs.Run) -> dict[str, Any]:
 def _write_labels(path: Path, about: dict[str, np.ndarray], folder: Path) -> None:
     if path.exists():
         with np.load(path) as arrays:
-            if any((arrays[name] != about[name]).any() for name in about):
+            if not all(np.array_equal(arrays[name], about[name]) for name in about):
                 raise UserError(f"{folder} was evaluated on other images or labels than {path}")
     write_bytes(path, _packed(about))
 

@@ -1,4 +1,4 @@
-"""The probes of the study -> a figure: how loud the losses are, how far the teacher's maps lie.
+"""The probes of the study -> a figure: the gradient of L_re, and how far the teacher's maps lie.
 
 python -m benchmarks.photographs.figure results/photographs --out=docs/photographs_losses.png
 """
@@ -18,8 +18,8 @@ from oass_jax.errors import UserError
 from oass_jax.figures import style
 from oass_jax.run.files import write_bytes
 
-# Weight of L_re -> what it is, and how its line is drawn.
-WEIGHTS = {1 / 15: ("weight 1/15, OASS", "-"), 4.0: ("weight 4, PuzzleCAM", "--")}
+# Weight of L_re after its ramp -> what it is, and how its line is drawn.
+WEIGHTS = {1 / 15: ("1/15 (OASS)", "-"), 4.0: ("4 (PuzzleCAM)", "--")}
 TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 # Column -> values at each moment of a run.
@@ -67,7 +67,7 @@ def read(folder: Path) -> dict[str, Probe]:
     return probes
 
 
-def loudness(probe: Probe, weight: float) -> np.ndarray:
+def weighted_ratio(probe: Probe, weight: float) -> np.ndarray:
     """The gradient of L_re in the encoder with its weight, as a multiple of that of L_cls."""
     return weight * probe["encoder_re"] / probe["encoder_cls"]
 
@@ -83,7 +83,7 @@ def draw(probes: dict[str, Probe]) -> Figure:
     for colour, (row, probe) in zip(style.COLOURS, probes.items(), strict=False):
         marked = {"color": colour, "marker": "o", "markersize": 3, "label": row}
         for weight, (_, line) in WEIGHTS.items():
-            left.plot(probe["epoch"], loudness(probe, weight), line, **marked)
+            left.plot(probe["epoch"], weighted_ratio(probe, weight), line, **marked)
         right.plot(probe["epoch"], probe["loss_re"] / probe["map_size"], **marked)
     left.axhline(1, color="black", linewidth=0.8)
     left.set_yscale("log")
@@ -94,6 +94,7 @@ def draw(probes: dict[str, Probe]) -> Figure:
     left.legend(
         [Line2D([], [], color="black", linestyle=line) for _, line in WEIGHTS.values()],
         [name for name, _ in WEIGHTS.values()],
+        title="weight of L_re, after its ramp",
         loc=(0.05, 0.27),
     )
     right.set_ylim(bottom=0)

@@ -2,11 +2,12 @@
 
     python -m benchmarks.photographs.probe RUNS/photographs-max/seed0 --out=results/photographs
 
-Of every checkpoint that the run has, over the same training images: the norm of each loss's
-gradient in the encoder and in the classifier, without its weight, and the cosine of its angle to
-that of L_cls; the size of the labelled class maps and, as L_re, their distance from the teacher's;
-and the share of cuts that lie in a box of a labelled object, for keypoints by `max`, at random and
-in the centre. Strategies with one keypoint an image only.
+Of every checkpoint that the run has, over the same training images for every run: the norm of each
+loss's gradient in the encoder and in the classifier, without its weight, and the cosine of its
+angle to that of L_cls; the size of the labelled class maps and, as L_re, their distance from the
+teacher's; and the share of cuts that lie in a box of a labelled object, for keypoints by `max`, at
+random and in the middle of the view. Each is measured on a training batch and averaged over the
+batches. Strategies with one keypoint an image only.
 """
 
 import functools
@@ -79,6 +80,8 @@ def probe(folder: Workdir, *, num_batches: int) -> list[dict[str, Any]]:
     config = config_file.from_json(folder.config)
     if keypoint.KEYPOINTS[config.keypoint.strategy].channel_wise:
         raise UserError(f"{folder.root} cuts for each class: choose a run that cuts once an image")
+    seed = config.seed
+    config.seed = 0  # the images, their order and augmentation are the same for every run
     # Losses are measured without their weights; without any there would be no patches.
     config.loss.alpha_p = config.loss.alpha_re = 1.0
     split = build.open_split(config, folder, config.data.dataset, config.data.split)
@@ -105,7 +108,7 @@ def probe(folder: Workdir, *, num_batches: int) -> list[dict[str, Any]]:
             measured.append(jax.device_get(measure_fn(state, augment_fn(rng, batch))))
         batches.close()
         means = {name: float(np.mean([one[name] for one in measured])) for name in measured[0]}
-        rows.append({"step": step, "epoch": step / schedule.steps_per_epoch} | means)
+        rows.append({"seed": seed, "step": step, "epoch": step / schedule.steps_per_epoch} | means)
     return rows
 
 

@@ -35,7 +35,11 @@ ROWS = (
     "max_puzzlecam",
     "ctopk_w_csi",
     "gt_bbox",
+    "supervised_long",
+    "max_long",
 )
+# Row -> the one it is compared with, where that is not `BASELINE`.
+COMPARED_WITH = {"max_long": "supervised_long"}
 # Rows that differ in the weights of L_p-cl and L_re alone.
 OF_WEIGHTS = ("supervised", "max", "max_step1", "max_step2", "max_puzzlecam")
 
@@ -112,9 +116,11 @@ def primary_sentence(study: Study) -> str:
     difference = study.difference(PRIMARY, BASELINE)
     if difference is None:
         return "The primary comparison has not been run yet."
+    if difference.over_both is None:
+        return f"One seed of the primary comparison: {_signed(difference.mean)} points of mAP."
     low, high = difference.over_both
     verdict = (
-        "there is no difference to be seen"
+        "no difference was seen"
         if low <= 0 <= high
         else f"`{PRIMARY}` is {'better' if low > 0 else 'worse'}"
     )
@@ -126,14 +132,16 @@ def primary_sentence(study: Study) -> str:
 
 
 def rows_table(study: Study) -> str:
-    """Every row: its numbers, and its difference to the supervised network."""
+    """Every row: its numbers, and its difference to the row it is compared with."""
     others = [name for name in study.class_names if name not in ANIMALS]
     lines = []
     for row in _there(study, ROWS):
         runs = [study.runs[row, seed] for seed in study.seeds(row)]
-        difference = None if row == BASELINE else study.difference(row, BASELINE)
-        without = None if row == BASELINE else study.difference(row, BASELINE, classes=others)
+        other = _compared_with(row)
+        difference = None if other is None else study.difference(row, other)
+        without = None if other is None else study.difference(row, other, classes=others)
         has_ema = any(name == row for name, _ in study.ema_scores)
+        hours = list(_of_seeds(study, row, "hours").values())
         lines.append(
             [
                 f"`{row}`",
@@ -141,32 +149,33 @@ def rows_table(study: Study) -> str:
                 _mean(float(run["map"]) for run in runs),
                 _mean(float(run["map_voc"]) for run in runs),
                 _mean(np.nanmean(study.ap(row, ema=True), axis=1)) if has_ema else NONE,
+                NONE if difference is None else f"`{other}`",
                 *_differences(difference),
                 NONE if without is None else _signed(without.mean),
-                f"{np.median([float(run['hours']) for run in runs]):.2f}",
+                f"{np.median(hours):.2f}" if hours else NONE,
             ]
         )
-    header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against `supervised`"]
+    header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against", "difference"]
     header += ["over seeds", "over images", "over both", "without animals", "hours"]
     return _markdown(header, lines)
 
 
 def maps_table(study: Study) -> str:
-    """The class maps of every row, and the difference to the supervised network's over seeds."""
+    """The class maps of every row, and the difference to those of the row it is compared with."""
     lines = []
     for row in _there(study, ROWS):
-        cells = [f"`{row}`"]
+        other = _compared_with(row)
+        cells = [f"`{row}`", NONE if other is None else f"`{other}`"]
         for measure in MEASURES_OF_MAPS:
-            of_row, of_baseline = (_of_seeds(study, name, measure) for name in (row, BASELINE))
-            paired = paired_difference(of_row, of_baseline)
-            cells.append(_mean(of_row.values()))
-            if row == BASELINE or paired is None:
-                cells += [NONE] * 2
-            else:
-                cells += [_signed(paired.mean), _interval((paired.low, paired.high))]
+            values = _of_seeds(study, row, measure)
+            paired = other and paired_difference(values, _of_seeds(study, other, measure))
+            cells.append(_mean(values.values()))
+            cells.append(_signed(paired.mean) if paired else NONE)
+            cells.append(_interval((paired.low, paired.high)) if paired else NONE)
         lines.append(cells)
-    against = [f"against `{BASELINE}`", "over seeds"]
-    return _markdown(["row", "mIoU", *against, "pointing game", *against], lines)
+    difference = ["difference", "over seeds"]
+    header = ["row", "against", "mIoU", *difference, "pointing game", *difference]
+    return _markdown(header, lines)
 
 
 def weights_table(study: Study) -> str:
@@ -235,6 +244,7 @@ def probes_table(paths: Sequence[Path]) -> str:
                 lines.append(
                     [
                         f"`{path.stem.removeprefix('probe_photographs-')}`",
+                        row["seed"],
                         f"{x['epoch']:.1f}",
                         *(f"{x[f'encoder_{name}']:.2f}" for name in ("cls", "pcl", "re")),
                         f"{x['encoder_cos_re']:.2f}",
@@ -248,9 +258,13 @@ def probes_table(paths: Sequence[Path]) -> str:
                 )
     if not lines:
         return "Not run yet."
-    header = ["run", "epoch", "encoder: L_cls", "L_p-cl", "L_re", "cos(L_re, L_cls)"]
+    header = ["row", "seed", "epoch", "encoder: L_cls", "L_p-cl", "L_re", "cos(L_re, L_cls)"]
     header += ["head: L_cls", "L_p-cl", "L_re", "distance of maps"]
-    return _markdown([*header, "inside: `max`", "`random`", "centre"], lines)
+    return _markdown([*header, "inside: `max`", "`random`", "middle"], lines)
+
+
+def _compared_with(row: str) -> str | None:
+    return None if row == BASELINE else COMPARED_WITH.get(row, BASELINE)
 
 
 def _there(study: Study, rows: Iterable[str]) -> list[str]:

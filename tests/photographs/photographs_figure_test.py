@@ -16,11 +16,11 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_loudness_is_the_weighted_gradient_by_that_of_the_classification(folder):
+def test_weighted_ratio_is_the_weighted_gradient_by_that_of_the_classification(folder):
     probes = figure.read(folder)
     assert list(probes) == ["max", "supervised"]
-    np.testing.assert_allclose(figure.loudness(probes["max"], 4.0), [12, 6])
-    np.testing.assert_allclose(figure.loudness(probes["supervised"], 1 / 15), [0.1, 0.05])
+    np.testing.assert_allclose(figure.weighted_ratio(probes["max"], 4.0), [12, 6])
+    np.testing.assert_allclose(figure.weighted_ratio(probes["supervised"], 1 / 15), [0.1, 0.05])
 
 
 def test_what_is_drawn_are_these_numbers(folder):
@@ -30,7 +30,7 @@ def test_what_is_drawn_are_these_numbers(folder):
     np.testing.assert_allclose(drawn["max", "--"], [12, 6])
     np.testing.assert_allclose(drawn["supervised", "-"], [0.1, 0.05])
     names = [text.get_text() for text in left.get_legend().get_texts()]
-    assert names == ["weight 1/15, OASS", "weight 4, PuzzleCAM"]
+    assert names == ["1/15 (OASS)", "4 (PuzzleCAM)"]
     distances = {line.get_label(): line.get_ydata() for line in right.lines}
     np.testing.assert_allclose(distances["supervised"], [0.5, 0.75])
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from benchmarks.photographs import probe
+from oass_jax.run.workdir import Workdir
 from oass_jax.training.method import Views
 from tests.commands import call
 
@@ -23,7 +24,7 @@ def row(finished_run, tmp_path_factory):
 
 def test_a_teacher_that_is_not_trained_leaves_the_patches_to_the_classifier(row):
     """L_p-cl reaches the head alone, L_re both."""
-    assert row["step"] == 6
+    assert (row["seed"], row["step"]) == (0, 6)
     assert row["encoder_pcl"] == row["encoder_cos_pcl"] == 0
     for name in ("encoder_cls", "encoder_re", "head_cls", "head_pcl", "head_re"):
         assert row[name] > 0
@@ -33,6 +34,16 @@ def test_a_teacher_that_is_not_trained_leaves_the_patches_to_the_classifier(row)
 def test_maps_cuts_and_losses_are_measured_too(row):
     assert 0 < row["loss_re"] < 3 * row["map_size"]
     assert all(0 <= row[f"inside_{name}"] <= 1 for name in probe.STRATEGIES)
+
+
+def test_runs_of_any_seed_are_measured_on_the_same_images(run_with, monkeypatch):
+    monkeypatch.setattr(probe, "measure", lambda state, views, **_: {"mean": views.image.mean()})
+    one, other = (
+        probe.probe(Workdir(run_with({"seed": seed}), writes=False), num_batches=2)
+        for seed in (0, 5)
+    )
+    assert [row.pop("seed") for row in one + other] == [0, 5]
+    assert one == other
 
 
 def test_a_cut_is_inside_with_any_box_of_its_image_and_images_without_do_not_count():

@@ -22,7 +22,7 @@ def label():
 def logits(row, seed):
     """The better row sees the labels with less noise, which is mostly that of the seed."""
     rng = np.random.default_rng(seed)
-    noise = {"supervised": 1.5, "max": 0.5}[row]
+    noise = {"supervised": 1.5, "max": 0.5}[row.removesuffix("_long")]
     return (label() + noise * rng.normal(size=(NUM_IMAGES, 3))).astype(np.float32)
 
 
@@ -35,7 +35,7 @@ def write_run(folder, row, seed, *, head="base"):
     cams.mkdir(parents=True)
     maps = {"miou": 30.0 + seed * (2 if row == "max" else 1)}  # without boxes no game
     (cams / "summary.json").write_text(json.dumps(maps))
-    alpha = 0.0 if row == "supervised" else 1 / 15
+    alpha = 0.0 if row.startswith("supervised") else 1 / 15
     config = {
         "seed": seed,
         "num_epochs": 2.0,
@@ -118,10 +118,11 @@ def test_runs_of_other_images_are_refused(results, tmp_path):
     folder = write_run(tmp_path, "max", 7)
     path = folder / "eval" / collect.EVALUATION / "scores.npz"
     arrays = dict(np.load(path))
-    np.savez(path, **arrays | {"label": 1 - arrays["label"]})
-    done = call([tmp_path, f"--out={results}"], command=collect.main)
-    assert done.returncode == 2
-    assert "evaluated on other images or labels" in done.stderr
+    for other in (1 - arrays["label"], arrays["label"][1:]):
+        np.savez(path, **arrays | {"label": other})
+        done = call([tmp_path, f"--out={results}"], command=collect.main)
+        assert done.returncode == 2
+        assert "evaluated on other images or labels" in done.stderr
 
 
 def test_a_difference_has_intervals_over_seeds_images_and_both(results):
@@ -140,6 +141,18 @@ def test_a_difference_has_intervals_over_seeds_images_and_both(results):
         return interval[1] - interval[0]
 
     assert width(difference.over_both) > width(difference.over_images)
+
+
+def test_one_seed_says_nothing_about_seeds(tmp_path):
+    """An interval over both would be that over the images under another name."""
+    for row in ("supervised", "max"):
+        write_run(tmp_path / "runs", row, 0)
+    words = [tmp_path / "runs", f"--out={tmp_path}"]
+    assert call(words, command=collect.main).returncode == 0
+    found = study.read(tmp_path)
+    difference = found.difference("max", "supervised")
+    assert difference.over_seeds is difference.over_both is None
+    assert tables.primary_sentence(found).startswith("One seed ")
 
 
 def test_a_row_does_not_differ_from_itself_and_its_ema_ranks_alike(results):
@@ -181,9 +194,27 @@ def test_class_maps_are_compared_over_seeds(results):
     one, two = tables.maps_table(study.read(results)).splitlines()[2:]
     # Differences of 0, 1 and 2: their mean and 4.302653 / sqrt(3) on either side.
     none = [tables.NONE] * 3
-    assert one.strip("| ").split(" | ") == ["`supervised`", "31.00 ± 1.00", *none[1:], *none]
-    expected = ["`max`", "32.00 ± 2.00", "+1.00", "-1.48 to +3.48", *none]
+    expected = ["`supervised`", tables.NONE, "31.00 ± 1.00", *none[1:], *none]
+    assert one.strip("| ").split(" | ") == expected
+    expected = ["`max`", "`supervised`", "32.00 ± 2.00", "+1.00", "-1.48 to +3.48", *none]
     assert two.strip("| ").split(" | ") == expected
+
+
+def test_a_longer_training_is_compared_with_one_as_long(results, tmp_path):
+    for row in ("supervised", "max", "supervised_long", "max_long"):
+        write_run(tmp_path / "runs", row, 0)
+    words = [tmp_path / "runs", f"--out={tmp_path}"]
+    assert call(words, command=collect.main).returncode == 0
+    found = study.read(tmp_path)
+    cells = {
+        cells[0]: cells[5:7]
+        for line in tables.rows_table(found).splitlines()[2:]
+        for cells in [line.strip("| ").split(" | ")]
+    }
+    gain = found.difference("max_long", "supervised_long").mean
+    assert cells["`max_long`"] == ["`supervised_long`", f"{gain:+.2f}"]
+    assert cells["`supervised_long`"][0] == "`supervised`"
+    assert cells["`supervised`"] == [tables.NONE] * 2
 
 
 def test_weights_are_told_beside_what_another_seed_changes(results):
