@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from oass_jax import main
-from oass_jax.run.restore import open_run
+from oass_jax.run.restore import open_run, transfer
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import loop
 from tests.commands import call, complete_checkpoints, leaves, mesh_of, rows
@@ -93,14 +93,23 @@ def test_a_list_gives_a_network(trained, images):
     assert (checksums > 0).sum() == len(checksums) == 24 - len(val)
 
 
-def test_the_split_of_a_run_stays(copied):
+def test_the_split_of_a_run_stays_wherever_its_images_are(copied):
     images, run = copied
     split = (run / "split.csv").read_text()
-    again = words(images, f"--workdir={run}", "--config.data.split_seed=5")
-    done = call([*again, "--config.data.val_fraction=0.5"])
+    moved = images.rename(images.parent / "moved")
+    again = words(moved, f"--workdir={run}", "--config.data.split_seed=5")
+    done = call([*again, "--config.data.val_fraction=0.5", "--config.num_epochs=3"])
     assert done.returncode == 0, done.stderr
     assert "resumed from the checkpoint" in done.stdout
     assert (run / "split.csv").read_text() == split
+    last = complete_checkpoints(run)[-1]
+    (evaluation,) = (run / "eval").iterdir()
+    assert json.loads((evaluation / "summary.json").read_text())["step"] == last
+    assert f"step {last}" in json.loads((run / "thresholds.json").read_text())["source"]
+    # The same list by another path.
+    path = f"--config.data.path={moved}/../moved/labels.csv"
+    assert call([f"--workdir={run}", "--mode=eval", path]).returncode == 0
+    assert list((run / "eval").iterdir()) == [evaluation]
 
 
 def test_a_run_that_is_stopped_ends_as_one_that_is_not(images, trained, tmp_path):
@@ -189,6 +198,23 @@ def test_a_run_may_start_from_another(images, trained, tmp_path):
     done = call(words(images, f"--workdir={tmp_path}/third", *wrong))
     assert done.returncode == 2
     assert "has the encoder resnet_tiny, this one resnet18" in done.stderr
+
+
+def test_a_run_of_other_classes_gives_its_encoder(trained):
+    folder = Workdir(trained[0], writes=False)
+    with mesh_of(1):
+        run = open_run(folder)
+        variables = {name: run.model[name] for name in ("params", "batch_stats")}
+        params = variables["params"]
+        untrained = params | {"encoder": jax.tree.map(np.zeros_like, params["encoder"])}
+        started, note = transfer(
+            folder,
+            variables | {"params": untrained},
+            config=run.config,
+            class_names=("ant", "bee", "cow"),
+        )
+    assert note.endswith("its encoder, and its classifier for 0 of 3 classes")
+    jax.tree.map(np.testing.assert_array_equal, started["params"], params)
 
 
 def test_check_counts_and_finds(images, copied, tmp_path):

@@ -42,8 +42,9 @@ class CamEvaluator:
           UserError: no such split, or it has other classes, or no masks and nothing to export; or
             the batch cannot be split evenly.
         """
+        build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._mesh = config, folder, mesh
-        self._split = evaluator.open_split(config, folder, config.cam.split, class_names, mesh)
+        self._split = evaluator.open_split(config, folder, config.cam.split, class_names)
         self._masks = Masks(self._split)
         if not self._masks.present.any() and not config.cam.export:
             raise UserError(

@@ -5,7 +5,7 @@ from ml_collections import ConfigDict
 from oass_jax.config_file import flatten
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
-from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.evaluation.evaluator import Evaluator, open_split
 from oass_jax.evaluation.pictures import Pictures
 from oass_jax.run import model_card
 from oass_jax.run.console import Console
@@ -27,15 +27,16 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     run = _open(config, folder)
     console = Console(quiet=not folder.writes)
     try:
-        evaluator = Evaluator(config, folder, run.network, run.mesh, run.class_names, console)
-        for note in evaluator.split.notes:
+        split = open_split(config, folder, config.eval.split, run.class_names)
+        evaluator = Evaluator(config, folder, split, run.network, run.mesh, console)
+        for note in split.notes:
             console.say(note)
         with Watchdog(config.distributed.timeout_s) as watchdog:
             evaluation, _ = evaluator(run.model, run.step, stops_fn=watchdog.beat)
     finally:
         console.close()
     score_files.write(folder, evaluation)
-    pictures = Pictures(config, folder, run.network, run.mesh, evaluator.split)
+    pictures = Pictures(config, folder, run.network, run.mesh, split)
     pictures(run.model, evaluation)
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     if folder.writes:

@@ -41,18 +41,19 @@ class Evaluator:
         self,
         config: ConfigDict,
         folder: Workdir,
+        split: pipeline.Split,
         network: Network,
         mesh: Mesh,
-        class_names: tuple[str, ...],
         console: Console,
     ):
-        """Opens the split, which is then `split`.
+        """Compiles nothing yet.
 
         Raises:
-          UserError: no such split, or it has other classes; or the batch cannot be split evenly.
+          UserError: the batch cannot be split evenly.
         """
+        build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._mesh, self._console = config, folder, mesh, console
-        self.split = open_split(config, folder, config.eval.split, class_names, mesh)
+        self.split = split
         self._predict_fn = create_predict_fn(config, network, mesh)
 
     def __call__(
@@ -181,28 +182,26 @@ class Evaluator:
 
 
 def open_split(
-    config: ConfigDict, folder: Workdir, name: str, class_names: tuple[str, ...], mesh: Mesh
+    config: ConfigDict, folder: Workdir, name: str, class_names: tuple[str, ...]
 ) -> pipeline.Split:
-    """Opens a split of the data set that is evaluated.
+    """Opens a split of the data set that a finished run is evaluated on.
 
     Args:
-      config: `eval.dataset`, `eval.batch_size` and `data` are read.
+      config: `eval.dataset` and `data` are read.
       folder: the workdir.
       name: of the split.
       class_names: those the network was made for.
-      mesh: one axis, `data`.
 
     Returns:
       The split; where it is of another list than the run's, that list is in its name.
 
     Raises:
-      UserError: no such split, or it has other classes; or the batch cannot be split evenly.
+      UserError: no such split, or it has other classes.
     """
-    build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
     split = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
     trained_path = folder.fields().get("data.path", config.data.path)
-    if config.eval.dataset in sources.WITH_PATH and config.data.path != trained_path:
-        path = Path(config.data.path).absolute()
+    path, trained = (Path(each).expanduser().resolve() for each in (config.data.path, trained_path))
+    if config.eval.dataset in sources.WITH_PATH and path != trained:
         return dataclasses.replace(split, name=f"{split.name}/{path.parent.name}/{path.stem}")
     return split
 

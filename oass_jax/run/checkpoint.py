@@ -167,8 +167,13 @@ class Checkpoints:
             ) from error
 
     def close(self) -> None:
-        """Waits and releases the manager's threads."""
-        self._manager.close()
+        """Waits and releases the manager's threads.
+
+        Raises:
+          UserError: as `save`, of the last one.
+        """
+        with self._reported():
+            self._manager.close()
 
     def steps(self) -> list[int]:
         """Steps that were saved completely, ascending.

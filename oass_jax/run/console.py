@@ -4,7 +4,7 @@ import contextlib
 import math
 import time
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import rich.console
 import rich.progress
@@ -32,7 +32,6 @@ class Console:
                 _Clock(),
             )
             self._bar = rich.progress.Progress(*columns, console=self._console)
-            self._bar.start()
 
     def begin(self, *, step: int, total_steps: int) -> None:
         """Shows how far a training is.
@@ -43,7 +42,7 @@ class Console:
         """
         self._total_steps = total_steps
         if self._bar:
-            self._task = self._bar.add_task("starting", total=total_steps, completed=step)
+            self._task = self._add_task("starting", total=total_steps, completed=step)
 
     def progress(self, step: int, metrics: dict[str, float], *, epoch: float, eta_s: float) -> None:
         """Shows the state of the training.
@@ -81,7 +80,7 @@ class Console:
           activity: such as 'compiling the step'.
         """
         began = time.perf_counter()
-        task = self._bar.add_task(activity, total=None) if self._bar else None
+        task = self._add_task(activity, total=None) if self._bar else None
         if not self._bar:
             self.say(activity)
         yield
@@ -103,7 +102,7 @@ class Console:
         if not self._bar:
             yield from batches
             return
-        task = self._bar.add_task(activity, total=num_images)
+        task = self._add_task(activity, total=num_images)
         for number, batch in enumerate(batches):
             self._bar.update(task, completed=min(number * batch_size, num_images))
             yield batch
@@ -118,6 +117,11 @@ class Console:
         """Leaves the terminal as it was."""
         if self._bar:
             self._bar.stop()
+
+    def _add_task(self, *args: Any, **kwargs: Any) -> rich.progress.TaskID:
+        # Not before there is something to show: it hides the cursor until it is closed.
+        self._bar.start()
+        return self._bar.add_task(*args, **kwargs)
 
 
 class _Clock(rich.progress.ProgressColumn):

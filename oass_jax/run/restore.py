@@ -105,10 +105,11 @@ def transfer(
     if other.class_names == class_names:
         params |= {name: tree for name, tree in trained["params"].items() if name in params}
     shared = [name for name in class_names if name in other.class_names]
-    target = [class_names.index(name) for name in shared]
-    source = [other.class_names.index(name) for name in shared]
-    kernel = trained["params"]["head"]["kernel"][:, np.array(source, int)]
-    head = params["head"] | {"kernel": params["head"]["kernel"].at[:, np.array(target)].set(kernel)}
+    # Of integers, also where there is none.
+    target = np.array([class_names.index(name) for name in shared], int)
+    source = np.array([other.class_names.index(name) for name in shared], int)
+    kernel = trained["params"]["head"]["kernel"][:, source]
+    head = params["head"] | {"kernel": params["head"]["kernel"].at[:, target].set(kernel)}
     note = (
         f"starts from {folder.root}, step {other.step}: its encoder, and its classifier for "
         f"{len(shared)} of {len(class_names)} classes"

@@ -77,7 +77,6 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     first_step = int(begun.state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     _announce(config, folder, parts, begun, mesh, console)
-    console.begin(step=first_step, total_steps=schedule.total_steps)
     writer = MetricWriter(folder, step=first_step)
     monitor = Monitor(
         writer,
@@ -94,42 +93,49 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     )
     stop = StopRequest(console.say, timeout_s=config.distributed.timeout_s)
 
-    try:
-        _loop(
-            begun.state,
-            schedule,
-            start.train_batches(config, split, first_step, mesh, checksums),
-            train_fn=parts.train_fn,
-            monitor=monitor,
-            stop=stop,
-            evaluation_due=begun.evaluation_due,
-            evaluate_fn=functools.partial(
-                _evaluate,
-                stop=stop,
-                evaluator=evaluator,
-                pictures=pictures,
-                folder=folder,
-                writer=writer,
-                console=console,
-            ),
-            save_fn=functools.partial(
-                _save,
-                checkpoints=checkpoints,
-                fingerprint=fingerprint,
+    # Closed in reverse order, each whatever another one raises.
+    with (
+        contextlib.closing(checkpoints),
+        contextlib.closing(writer),
+        contextlib.closing(console),
+    ):
+        console.begin(step=first_step, total_steps=schedule.total_steps)
+        try:
+            _loop(
+                begun.state,
+                schedule,
+                start.train_batches(config, split, first_step, mesh, checksums),
+                train_fn=parts.train_fn,
                 monitor=monitor,
-                folder=folder,
-                checksums=checksums,
-            ),
-        )
-        checkpoints.wait()
-    except DivergedError as error:
-        saved = checkpoints.steps()
-        last = f"the last checkpoint is of step {saved[-1]}" if saved else "no checkpoint was saved"
-        raise DivergedError(f"{error}; {last}") from None
-    finally:
-        console.close()
-        writer.close()
-        checkpoints.close()
+                stop=stop,
+                evaluation_due=begun.evaluation_due,
+                evaluate_fn=functools.partial(
+                    _evaluate,
+                    stop=stop,
+                    evaluator=evaluator,
+                    pictures=pictures,
+                    folder=folder,
+                    writer=writer,
+                    console=console,
+                ),
+                save_fn=functools.partial(
+                    _save,
+                    checkpoints=checkpoints,
+                    fingerprint=fingerprint,
+                    monitor=monitor,
+                    folder=folder,
+                    checksums=checksums,
+                ),
+            )
+            checkpoints.wait()
+        except DivergedError as error:
+            saved = checkpoints.steps()
+            last = (
+                f"the last checkpoint is of step {saved[-1]}"
+                if saved
+                else "no checkpoint was saved"
+            )
+            raise DivergedError(f"{error}; {last}") from None
     folder.write_end()
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     _print_result(config, folder)
@@ -196,7 +202,8 @@ def _loop(
                 batch = monitor.wait_for(batches)
             except UserError:  # a damaged image must not cost the steps before it
                 monitor.settle()
-                if step > first:
+                # Other processes have read their images: a save would wait for them for ever.
+                if step > first and jax.process_count() == 1:
                     save_fn(state, step=step - 1, val_map=None, evaluation_due=False)
                 raise
             with monitor.compiling() if step == first else contextlib.nullcontext():

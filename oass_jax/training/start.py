@@ -86,9 +86,12 @@ def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Conso
     """
     split = build.open_split(config, folder, config.data.dataset, config.data.split)
     network = build.create_network(config, len(split.class_names))
-    evaluator = Evaluator(config, folder, network, mesh, split.class_names, console)
+    evaluated = build.open_split(
+        config, folder, config.eval.dataset, config.eval.split, class_names=split.class_names
+    )
+    evaluator = Evaluator(config, folder, evaluated, network, mesh, console)
     _refuse_unlabelled(split, "data.split")
-    _refuse_unlabelled(evaluator.split, "eval.split")
+    _refuse_unlabelled(evaluated, "eval.split")
     if config.keypoint.strategy == "gt_bbox" and not split.has_boxes:
         raise UserError(
             f"{split.name} {split.split} has no boxes, which --config.keypoint.strategy=gt_bbox "

@@ -9,7 +9,7 @@ import scipy.special
 from PIL import Image
 
 from oass_jax.evaluation import decision, panels, pictures
-from oass_jax.evaluation.evaluator import Evaluator
+from oass_jax.evaluation.evaluator import Evaluator, open_split
 from oass_jax.evaluation.pictures import Pictures
 from oass_jax.evaluation.predictor import Predictor
 from oass_jax.evaluation.result import Result
@@ -50,9 +50,10 @@ def evaluated(finished_run):
     with mesh_of(1):
         run = open_run(folder)
     run.config.eval.image_px = PX
-    evaluator = Evaluator(run.config, folder, run.network, run.mesh, run.class_names, Console())
+    split = open_split(run.config, folder, run.config.eval.split, run.class_names)
+    evaluator = Evaluator(run.config, folder, split, run.network, run.mesh, Console())
     evaluation, _ = evaluator(run.model, run.step)
-    return run, evaluator.split, evaluation
+    return run, split, evaluation
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import json
+import resource
 import shutil
 
 import jax
@@ -212,6 +213,21 @@ def test_a_full_disk_is_reported_in_a_line(checkpoints, monkeypatch):
     monkeypatch.setattr(checkpoints._manager, "save", save_fn)
     with pytest.raises(UserError, match=r"could not be written to .*_EXHAUSTED: No space"):
         save(checkpoints, 1)
+
+
+def test_a_save_that_failed_in_the_background_is_reported_by_whoever_closes(tmp_path):
+    """A run that a signal has stopped does not wait for it otherwise."""
+    checkpoints = Checkpoints(tmp_path / "checkpoints", keep_last=2)
+    tree = state(1)
+    tree[MODEL] = {"kernel": jax.random.normal(jax.random.PRNGKey(0), (64, 1024))}
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        checkpoints.save(tree, step=1, fingerprint=INPUT, val_map=None)
+        with pytest.raises(UserError, match="could not be written to"):
+            checkpoints.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_walks_back_over_missing_files(tmp_path, checkpoints):

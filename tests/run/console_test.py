@@ -46,6 +46,11 @@ def test_a_terminal_shows_what_goes_on(terminal, capsys):
     assert "\x1b[?25h" in out  # the cursor is back
 
 
+def test_a_terminal_is_left_alone_until_there_is_something_to_show(terminal, capsys):
+    Console().say("a line")
+    assert capsys.readouterr().out == "a line\n"
+
+
 def test_a_quiet_console_hands_batches_on(terminal, capsys):
     use(Console(quiet=True))
     assert capsys.readouterr().out == ""
