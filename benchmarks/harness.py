@@ -5,7 +5,6 @@ import platform
 import time
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +27,9 @@ def parser(description: str) -> command_line.Parser:
     )
     options.add_argument("--repeats", type=int, default=7, help="timed steps of each, in turns")
     options.add_argument("--chunk_pairs", type=int, default=8)
-    options.add_argument("--out", type=Path, help="folder for the JSON file; none without it")
+    options.add_argument(
+        "--out", type=command_line.path, help="folder for the JSON file; none without it"
+    )
     return options
 
 

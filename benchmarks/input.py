@@ -20,12 +20,12 @@ import threading
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks import harness
+from oass_jax import command_line
 
 # Takes images through; seconds an image, wall and CPU.
 Route = Callable[[], tuple[float, float]]
@@ -36,8 +36,10 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--dataset", default="voc/2012")
     parser.add_argument("--split", default="train_aug[:2000]")
-    parser.add_argument("--data_dir", type=Path, help="where prepared data sets live")
-    parser.add_argument("--manual_dir", type=Path, help="folder with archives to prepare from")
+    parser.add_argument("--data_dir", type=command_line.path, help="where prepared data sets live")
+    parser.add_argument(
+        "--manual_dir", type=command_line.path, help="folder with archives to prepare from"
+    )
     parser.add_argument("--images", type=int, default=480, help="min number of each timed pass")
     threads = sorted({1, os.cpu_count(), 16})
     parser.add_argument("--threads", type=int, nargs="+", default=threads, help="of the pipeline")

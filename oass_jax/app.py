@@ -45,7 +45,9 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="of the run")
+    parser.add_argument(
+        "--workdir", required=True, type=command_line.path, metavar="DIR", help="of the run"
+    )
     parser.add_argument(
         "--port", type=int, metavar="N", help="to listen at; default the first that is free"
     )

@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from oass_jax.errors import UserError, nearest
@@ -58,6 +59,11 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
             sys.exit(128 + signal.SIGINT)
 
     return reporting
+
+
+def path(text: str) -> Path:
+    """The path that a flag names; a shell expands no `~` behind `--flag=`."""
+    return Path(os.path.expanduser(text))
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,7 +11,6 @@ The files are figureN.png, figureN.svg and figureN.csv. `figure N --help` has th
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from oass_jax import command_line, figure_files
 from oass_jax.errors import DivergedError
@@ -111,13 +110,13 @@ def _add(
     )
     parser.set_defaults(draw_fn=draw_fn)
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="DIR", help="write the files there"
+        "--out", type=command_line.path, required=True, metavar="DIR", help="write the files there"
     )
     return parser
 
 
 def _add_workdir(parser: command_line.Parser, text: str, flag: str = "--workdir") -> None:
-    parser.add_argument(flag, type=Path, required=True, metavar="DIR", help=text)
+    parser.add_argument(flag, type=command_line.path, required=True, metavar="DIR", help=text)
 
 
 def _add_data_flags(parser: command_line.Parser, *, dataset: str, split: str) -> None:

@@ -19,7 +19,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
-from pathlib import Path
 
 from oass_jax import command_line, config_file, config_flags, default_config
 from oass_jax.errors import (
@@ -90,7 +89,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise UserError("--config is missing: --help lists the configs")
     if not args.workdir and args.mode not in ("check", "dryrun"):
         raise UserError("--workdir is missing: name a folder for the run")
-    args.workdir = Path(args.workdir) if args.workdir else None
+    args.workdir = command_line.path(args.workdir) if args.workdir else None
     if not evaluates:
         args.config = config_flags.to_train(args.config, overrides)
     else:

@@ -55,8 +55,10 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="a file, folder, 'pattern' or @list of files"
     )
-    parser.add_argument("--workdir", required=True, type=Path, metavar="DIR", help="of the run")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write files there")
+    parser.add_argument(
+        "--workdir", required=True, type=command_line.path, metavar="DIR", help="of the run"
+    )
+    parser.add_argument("--out", type=command_line.path, metavar="DIR", help="write files there")
     parser.add_argument("--cams", action="store_true", help="write class maps, too")
     parser.add_argument(
         "--threshold",
@@ -131,12 +133,12 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
     """
     from oass_jax.data.image_file import SUFFIXES
 
-    excluded = out and os.path.abspath(out)
+    excluded = {os.path.abspath(out), os.path.abspath(out / "cams")} if out else {}
     for word in words:
         if os.path.isdir(word):
             for folder, folders, names in os.walk(word):
                 below = os.path.abspath(folder)
-                folders[:] = sorted(f for f in folders if os.path.join(below, f) != excluded)
+                folders[:] = sorted(f for f in folders if os.path.join(below, f) not in excluded)
                 images = (name for name in sorted(names) if name.lower().endswith(SUFFIXES))
                 yield from (os.path.join(folder, name) for name in images)
         elif os.path.exists(word):

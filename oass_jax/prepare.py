@@ -5,7 +5,6 @@ python -m oass_jax.prepare --dataset=voc/2012 --manual_dir=DIR --data_dir=DIR
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from oass_jax import command_line
 
@@ -17,9 +16,11 @@ def main(argv: Sequence[str]) -> None:
         prog="python -m oass_jax.prepare", description=__doc__.splitlines()[0]
     )
     parser.add_argument("--dataset", required=True, help="such as voc/2012 or digit_scenes")
-    parser.add_argument("--data_dir", type=Path, metavar="DIR", help="where prepared data lies")
     parser.add_argument(
-        "--manual_dir", type=Path, metavar="DIR", help="of archives to prepare from"
+        "--data_dir", type=command_line.path, metavar="DIR", help="where prepared data lies"
+    )
+    parser.add_argument(
+        "--manual_dir", type=command_line.path, metavar="DIR", help="of archives to prepare from"
     )
     args = parser.parse_args(argv)
     from oass_jax.data.prepare import prepare

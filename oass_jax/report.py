@@ -33,10 +33,13 @@ def main(argv: Sequence[str]) -> None:
         help="the evaluation, such as voc-2012_val; default that of the validation split",
     )
     parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="default report.html in the first workdir"
+        "--out",
+        type=command_line.path,
+        metavar="FILE",
+        help="default report.html in the first workdir",
     )
     args = parser.parse_args(argv)
-    roots = [Path(root).expanduser() for root in args.workdir.split(",")]
+    roots = [command_line.path(root) for root in args.workdir.split(",")]
     out = write_report(roots, args.out, evaluation=args.eval)
     print(f"written to {out}")
 

@@ -80,7 +80,9 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         description=__doc__.splitlines()[0],
         epilog="Every --config.FIELD=VALUE goes to every run.",
     )
-    parser.add_argument("runs_dir", type=Path, metavar="RUNS_DIR", help="where the runs lie")
+    parser.add_argument(
+        "runs_dir", type=command_line.path, metavar="RUNS_DIR", help="where the runs lie"
+    )
     which = parser.add_mutually_exclusive_group()
     which.add_argument(
         "--configs",

@@ -31,9 +31,15 @@ def main(argv: Sequence[str]) -> None:
         prog="python -m oass_jax.table", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "workdirs", nargs="+", type=Path, metavar="WORKDIR", help="of a run, or a folder of such"
+        "workdirs",
+        nargs="+",
+        type=command_line.path,
+        metavar="WORKDIR",
+        help="of a run, or a folder of such",
     )
-    parser.add_argument("--out", type=Path, metavar="DIR", help="write tables.md and CSV there")
+    parser.add_argument(
+        "--out", type=command_line.path, metavar="DIR", help="write tables.md and CSV there"
+    )
     for flag, (default, text) in FLAGS.items():
         parser.add_argument(flag, metavar="DATASET_SPLIT", help=f"{text}; default {default}")
     args = parser.parse_args(argv)

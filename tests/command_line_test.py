@@ -9,7 +9,7 @@ from unittest import mock
 
 import pytest
 
-from oass_jax import command_line, config_check, config_file, default_config, main
+from oass_jax import command_line, config_check, config_file, default_config, main, predict
 from oass_jax.__main__ import COMMANDS
 from oass_jax.data import sources
 from oass_jax.errors import LostProcessError, UserError
@@ -148,6 +148,13 @@ def test_words_may_be_in_any_order_and_spelling(words):
     args = main.parse(words)
     assert (args.workdir, args.mode, args.distributed) == (Path("w"), "train", False)
     assert (args.config.batch_size, args.config.data.cache) == (7, True)
+
+
+def test_a_tilde_behind_a_flag_is_the_home_folder(monkeypatch):
+    """A shell expands it in `~/x` alone."""
+    monkeypatch.setenv("HOME", "/home/user")
+    assert main.parse([MAX, "--workdir=~/x"]).workdir == Path("/home/user/x")
+    assert predict.parse(["--workdir=~/x", "a.png"]).workdir == Path("/home/user/x")
 
 
 def test_of_a_field_that_is_set_twice_the_last_counts():

@@ -129,6 +129,9 @@ def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
     assert list(predict._find(["."], None)) == ["./@c[1].png", "./c.png", "./a/x.PNG", "./b/x.PNG"]
     # What an earlier command wrote there is not predicted.
     assert list(predict._find(["."], Path("a"))) == ["./@c[1].png", "./c.png", "./b/x.PNG"]
+    (photos / "cams").mkdir()
+    (photos / "cams" / "x.png").touch()
+    assert "./cams/x.png" not in list(predict._find(["."], Path(".")))
     (photos / "list.txt").write_text("\ufeffc.png\n", encoding="utf-8")
     assert list(predict._find(["@list.txt"], None)) == ["c.png"]
 

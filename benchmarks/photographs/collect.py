@@ -67,9 +67,13 @@ def _parse(argv: Sequence[str]) -> Namespace:
         prog="python -m benchmarks.photographs.collect", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "runs_dirs", nargs="+", type=Path, metavar="RUNS_DIR", help="of `oass_jax.sweep`"
+        "runs_dirs",
+        nargs="+",
+        type=command_line.path,
+        metavar="RUNS_DIR",
+        help="of `oass_jax.sweep`",
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR")
     parser.add_argument(
         "--tuning", action="store_true", help="runs on a part of the training images"
     )

@@ -39,8 +39,10 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser = command_line.Parser(
         prog="python -m benchmarks.photographs.figure", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("results", type=Path, metavar="DIR", help="folder of probe_*.csv")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE.png")
+    parser.add_argument(
+        "results", type=command_line.path, metavar="DIR", help="folder of probe_*.csv"
+    )
+    parser.add_argument("--out", type=command_line.path, required=True, metavar="FILE.png")
     return parser.parse_args(argv)
 
 

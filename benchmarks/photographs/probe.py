@@ -14,7 +14,6 @@ import functools
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -57,8 +56,8 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser = command_line.Parser(
         prog="python -m benchmarks.photographs.probe", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("workdir", type=Path, metavar="WORKDIR", help="of a run")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR")
+    parser.add_argument("workdir", type=command_line.path, metavar="WORKDIR", help="of a run")
+    parser.add_argument("--out", type=command_line.path, required=True, metavar="DIR")
     parser.add_argument("--num_batches", type=int, default=16, help="of training images")
     return parser.parse_args(argv)
 

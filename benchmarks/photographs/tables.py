@@ -62,8 +62,12 @@ def _parse(argv: Sequence[str]) -> Namespace:
     parser = command_line.Parser(
         prog="python -m benchmarks.photographs.tables", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("results", type=Path, metavar="RESULTS", help="folder of photographs.csv")
-    parser.add_argument("--docs", type=Path, metavar="FILE", help="to change; prints without it")
+    parser.add_argument(
+        "results", type=command_line.path, metavar="RESULTS", help="folder of photographs.csv"
+    )
+    parser.add_argument(
+        "--docs", type=command_line.path, metavar="FILE", help="to change; prints without it"
+    )
     return parser.parse_args(argv)
 
 

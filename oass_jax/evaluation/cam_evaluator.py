@@ -39,8 +39,8 @@ class CamEvaluator:
         """Opens the split and reads the headers of its files.
 
         Raises:
-          UserError: no such split, or it has other classes, or no masks and nothing to export; or
-            the batch cannot be split evenly.
+          UserError: no such split, or it has other classes, or no masks and nothing to export, or
+            two images whose maps would be one file; or the batch cannot be split evenly.
         """
         build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._mesh = config, folder, mesh
@@ -51,6 +51,8 @@ class CamEvaluator:
                 f"no image of {config.eval.dataset} {config.cam.split} has a segmentation mask: "
                 f"choose another cam.split, or cam.export=True to write the maps alone"
             )
+        filenames = map(self._split.filename, range(len(self._split)))
+        self._map_names = cam_files.map_names(filenames) if config.cam.export else []
         self._step_fn = jax.jit(
             functools.partial(
                 cam.class_map_step,
@@ -93,8 +95,8 @@ class CamEvaluator:
         pointing = np.zeros((len(class_names), 2), np.int64)
         for index, classes, maps in self._maps(model, stops_fn):
             if config.cam.export:
-                filename = self._split.filename(index)
-                cam_files.write_maps(self._folder, target, filename, classes, maps)
+                name = self._map_names[index]
+                cam_files.write_maps(self._folder, target, name, classes, maps)
             if self._masks.present[index]:
                 counts += cam_iou.count_pixels(
                     maps,

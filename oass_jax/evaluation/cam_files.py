@@ -1,23 +1,46 @@
 """What the measurement of class maps leaves in a workdir. Every file is written whole or not."""
 
 import io
-from pathlib import Path
+from collections.abc import Iterable
+from pathlib import Path, PurePath
 from typing import Any
 
 import numpy as np
 
+from oass_jax.errors import UserError
 from oass_jax.evaluation.cam import EPSILON
 from oass_jax.evaluation.cam_iou import Segmentation, mean
 from oass_jax.run import workdir
-from oass_jax.run.files import none_for_nan
+from oass_jax.run.files import none_for_nan, safe_name
 from oass_jax.run.workdir import Workdir
 
 # Pixels of the image a pixel of the small map, as projects for segmentation expect.
 EXPORT_STRIDE = 4
 
 
+def map_names(filenames: Iterable[str]) -> list[str]:
+    """The names of the files that `write_maps` writes, flat whatever folders the images are in.
+
+    Args:
+      filenames: of the images.
+
+    Raises:
+      UserError: two would be the same.
+    """
+    names, image_of = [], {}
+    for filename in filenames:
+        name = f"{safe_name(str(PurePath(filename).with_suffix('')))}.npy"
+        names.append(name)
+        if (other := image_of.setdefault(name, filename)) != filename:
+            raise UserError(
+                f"the class maps of {other} and {filename} would both be {name}: rename one of the "
+                "images, or leave out cam.export"
+            )
+    return names
+
+
 def write_maps(
-    folder: Workdir, target: Path, filename: str, classes: np.ndarray, maps: np.ndarray
+    folder: Workdir, target: Path, name: str, classes: np.ndarray, maps: np.ndarray
 ) -> None:
     """Writes the maps of an image as `IMAGE_ID.npy`, in the form that IRN reads.
 
@@ -28,7 +51,7 @@ def write_maps(
     Args:
       folder: the workdir.
       target: `cams/DATASET_SPLIT` of it.
-      filename: of the image; the id is what stands before its suffix.
+      name: of the file, see `map_names`.
       classes: int64 `[K]`.
       maps: float32 `[K, h, w]`, each divided by its own maximum.
     """
@@ -36,7 +59,7 @@ def write_maps(
     small /= small.max(axis=(1, 2), keepdims=True, initial=0.0) + EPSILON
     packed = io.BytesIO()
     np.save(packed, {"keys": classes, "cam": small, "high_res": maps}, allow_pickle=True)
-    folder.write_bytes(target / f"{Path(filename).stem}.npy", packed.getvalue())
+    folder.write_bytes(target / name, packed.getvalue())
 
 
 def write_result(

@@ -116,7 +116,7 @@ class Predictor:
     def _read_ahead(
         self, images: Iterable[Any], on_error: Callable[[UserError], None] | None
     ) -> Iterator[Seen]:
-        num_threads = os.cpu_count() or 1
+        num_threads = build.num_cores()
         pool = concurrent.futures.ThreadPoolExecutor(num_threads)
         waiting = collections.deque()
         numbered = enumerate(images, start=1)

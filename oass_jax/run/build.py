@@ -278,5 +278,10 @@ def has_patches(config: ConfigDict) -> bool:
 
 def _num_threads(config: ConfigDict) -> int:
     """The threads that decode in each process: as many as there are cores for it, if not set."""
-    cores = os.cpu_count() or 1
-    return config.data.num_threads or max(1, cores // max(1, config.data.num_workers))
+    return config.data.num_threads or max(1, num_cores() // max(1, config.data.num_workers))
+
+
+def num_cores() -> int:
+    """The cores that this process may use, which a scheduler may have limited."""
+    has_affinity = hasattr(os, "sched_getaffinity")  # not on a Mac
+    return len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1

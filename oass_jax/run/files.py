@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,16 +15,25 @@ from typing import Any
 from oass_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
+TEMPORARY = ".tmp"  # how the name of a file ends that is being written
 # What a file name cannot hold on one system or another; % so that no two names become one.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Writes a file under a temporary name and renames it, so no reader ever sees half of it."""
+    """Writes a file under a temporary name and renames it, so no reader ever sees half of it.
+
+    Several processes may write the same file, as an evaluation beside a training does: the last one
+    wins.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    try:
+        temporary.write_bytes(data)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 def safe_name(text: str) -> str:

@@ -24,7 +24,7 @@ from jax.experimental import multihost_utils
 
 from oass_jax.default_config import OF_HOST
 from oass_jax.errors import LostProcessError, UserError
-from oass_jax.run.workdir import PACKAGES, Workdir
+from oass_jax.run.workdir import PACKAGES, SHARED, Workdir
 
 HEARTBEAT_S = 10  # a process that is silent for so long is lost, and that ends the others
 _JOIN_S = 300  # what a scheduler may take to start all of them
@@ -224,21 +224,28 @@ def require_shared(folder: Workdir) -> None:
     if jax.process_count() == 1:
         return
     token = _gather(secrets.token_hex(8))[0]
-    path = folder.root / f".shared-{token}"
+    path = folder.root / f"{SHARED}{token}"
     folder.write_text(path, token)
-    with together():
-        deadline = time.monotonic() + _SHARED_S
-        while not path.exists():
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"the workdir {folder.root} is not shared: process {jax.process_index()} "
-                    "does not see what process 0 writes there; name a folder that all hosts share"
-                )
-            time.sleep(0.1)
-            with contextlib.suppress(OSError):  # makes a network file system look again
-                os.listdir(folder.root)
-    if folder.writes:
-        path.unlink()
+    try:
+        with together():
+            _wait_for(path)
+    finally:
+        if folder.writes:
+            path.unlink(missing_ok=True)
+
+
+def _wait_for(path: Path) -> None:
+    """Waits until this process sees a file that the first one has written."""
+    deadline = time.monotonic() + _SHARED_S
+    while not path.exists():
+        if time.monotonic() > deadline:
+            raise UserError(
+                f"the workdir {path.parent} is not shared: process {jax.process_index()} "
+                "does not see what process 0 writes there; name a folder that all hosts share"
+            )
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):  # makes a network file system look again
+            os.listdir(path.parent)
 
 
 def _gather(text: str) -> list[str]:

@@ -21,7 +21,7 @@ import filelock
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
-from oass_jax.run.files import csv_text, read_json, write_bytes
+from oass_jax.run.files import TEMPORARY, csv_text, read_json, write_bytes
 
 # In the folder of an evaluation, `eval/DATASET_SPLIT` or `cams/DATASET_SPLIT`.
 SUMMARY = "summary.json"
@@ -32,6 +32,8 @@ SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 PICTURES = "pictures"  # a folder, with an index of its files
 PICTURES_INDEX = "index.json"
+# How a file begins that shows several processes that they see the same folder.
+SHARED = ".shared-"
 
 logger = logging.getLogger(__name__)
 _IN_SUMMARY = {"map", "map_voc", "ap", "num_images", "image_px", "weights", "step"}
@@ -125,8 +127,9 @@ class Workdir:
         for name, data in files.items():
             write_bytes(path / name, data)
         for old in path.glob("*"):
-            if old.name not in files and old.is_file():
-                old.unlink()
+            # What another process writes at this moment is not touched.
+            if old.name not in files and old.suffix != TEMPORARY and old.is_file():
+                old.unlink(missing_ok=True)
 
     def read_bytes(self, path: Path) -> bytes:
         """The content of a file; nothing where there is no such file, or it cannot be read."""
@@ -184,8 +187,13 @@ class Workdir:
 
     def _refuse_other_content(self) -> None:
         # What a run leaves that was killed before it had written its config.
-        own = {self.lock.name, self.holder.name, self.checkpoints.name, self.config.name + ".tmp"}
-        other = sorted({path.name for path in self.root.iterdir()} - own)
+        own = {self.lock.name, self.holder.name, self.checkpoints.name}
+        names = (path.name for path in self.root.iterdir())
+        other = sorted(
+            name
+            for name in names
+            if name not in own and not name.endswith(TEMPORARY) and not name.startswith(SHARED)
+        )
         if other and not self.config.exists():
             raise UserError(
                 f"{self.root} is not empty and holds no run (there is no {self.config.name}, but "

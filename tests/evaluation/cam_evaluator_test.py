@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from oass_jax.errors import UserError
 from oass_jax.evaluation import cam_files
 from oass_jax.run.workdir import Workdir
 from tests.commands import call
@@ -119,6 +120,14 @@ def exported(workdir, name):
 def curve_of(workdir):
     with (workdir / "cams" / "voc-2012_train" / "thresholds.csv").open() as file:
         return {float(row["threshold"]): float(row["miou"]) for row in csv.DictReader(file)}
+
+
+def test_maps_of_images_in_folders_have_names_of_their_own():
+    names = ["2007_000032.jpg", "cat/1.jpg", "dog/1.jpg", "/data/a.b.png"]
+    expected = ["2007_000032.npy", "cat%2F1.npy", "dog%2F1.npy", "%2Fdata%2Fa.b.npy"]
+    assert cam_files.map_names(names) == expected
+    with pytest.raises(UserError, match=r"of a\.jpg and a\.png would both be a\.npy"):
+        cam_files.map_names(["a.jpg", "b.jpg", "a.png"])
 
 
 def test_exported_maps_have_the_form_that_irn_reads(workdir):
@@ -240,7 +249,7 @@ def test_a_split_without_masks_is_one_sentence_unless_maps_are_exported(workdir,
 
 def test_the_small_map_is_the_mean_of_four_by_four_pixels(tmp_path):
     maps = np.arange(30, dtype=np.float32).reshape(1, 5, 6) / 30
-    cam_files.write_maps(Workdir(tmp_path), tmp_path, "a.jpg", np.array([3]), maps)
+    cam_files.write_maps(Workdir(tmp_path), tmp_path, "a.npy", np.array([3]), maps)
     small = np.load(tmp_path / "a.npy", allow_pickle=True).item()["cam"]
     rows, columns = (slice(0, 4), slice(4, None)), (slice(0, 4), slice(4, None))
     means = np.array([[maps[0, r, c].mean() for c in columns] for r in rows])

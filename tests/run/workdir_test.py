@@ -1,3 +1,4 @@
+import concurrent.futures
 import json
 import os
 import platform
@@ -34,7 +35,6 @@ def test_the_files_of_a_folder_are_replaced_and_its_folders_are_not(tmp_path):
     target = tmp_path / "pictures"
     (target / "mine").mkdir(parents=True)
     (target / "old.jpg").write_bytes(b"old")
-    (target / "a.jpg.tmp").write_bytes(b"torn")
     Workdir(tmp_path).replace_files(target, {"a.jpg": b"a", "b.jpg": b"b"})
     assert {path.name for path in target.iterdir()} == {"a.jpg", "b.jpg", "mine"}
     Workdir(tmp_path, writes=False).replace_files(target, {"c.jpg": b"c"})
@@ -43,6 +43,33 @@ def test_the_files_of_a_folder_are_replaced_and_its_folders_are_not(tmp_path):
     assert (target / "b.jpg").read_bytes() == b"new"
     Workdir(tmp_path).replace_files(tmp_path / "none", {})
     assert not (tmp_path / "none").exists()
+
+
+def test_what_another_process_is_writing_is_left_alone(tmp_path):
+    (tmp_path / "a.jpg.0a1b2c3d.tmp").write_bytes(b"half")
+    Workdir(tmp_path).replace_files(tmp_path, {"a.jpg": b"a"})
+    assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", "a.jpg.0a1b2c3d.tmp"}
+
+
+def test_a_file_may_be_written_by_several_at_once(tmp_path):
+    path = tmp_path / "summary.json"
+    contents = [bytes([n]) * 100_000 for n in range(4)]
+
+    def write(content):
+        for _ in range(50):
+            Workdir(tmp_path).write_bytes(path, content)
+            assert path.read_bytes() in contents
+
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        list(pool.map(write, contents))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
+    (tmp_path / "x").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        Workdir(tmp_path).write_bytes(tmp_path / "x", b"x")
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
 
 def test_the_split_of_validation_is_that_of_the_config(tmp_path):
@@ -138,6 +165,8 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
 def test_a_run_that_was_killed_before_its_first_file_can_start_again(tmp_path):
     folder = Workdir(tmp_path)
     folder.checkpoints.mkdir()
+    for name in (".lock.json.0a1b2c3d.tmp", "config.json.tmp", ".shared-0a1b2c3d"):
+        (tmp_path / name).touch()
     for _ in range(2):
         with folder.locked():
             pass

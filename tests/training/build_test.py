@@ -163,7 +163,7 @@ def test_a_batch_that_devices_cannot_share_is_refused():
     ("threads", "workers", "expected"), [(0, 0, 6), (0, 2, 3), (0, 8, 1), (5, 0, 5)]
 )
 def test_as_many_threads_as_cores_share_the_decoding(threads, workers, expected, monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 6)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
     config = default_config.get_config()
     config.data.num_threads, config.data.num_workers = threads, workers
     assert build.read_options(config).num_threads == expected
