@@ -4,10 +4,14 @@ import io
 import json
 import logging
 import math
+import time
 from pathlib import Path
+from typing import Any
 
-import tensorboardX
+import tensorboardX.summary
 from PIL import Image
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto.event_pb2 import Event, SessionLog
 from tensorboardX.proto.summary_pb2 import Summary
 
 from oass_jax.run.workdir import Workdir
@@ -34,9 +38,12 @@ class MetricWriter:
             aside = folder.events.with_name(folder.events.name + ".invalid")
             logger.warning("%s is no folder: it is now %s", folder.events, aside)
             folder.events.rename(aside)
-        self._events = tensorboardX.SummaryWriter(
-            str(folder.events), purge_step=step + 1 if step else None, write_to_disk=True
-        )
+        folder.events.mkdir(exist_ok=True)
+        # Not its SummaryWriter: the thread of that dies of an error of the disk, and then its queue
+        # fills and stops the training.
+        self._events = EventsWriter(str(folder.events / "events"))
+        if step:  # later events of an earlier start are hidden
+            self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
     def write(self, step: int, metrics: dict[str, float]) -> None:
         """Writes one line; a value that is not finite becomes null, as JSON has no word for it.
@@ -51,7 +58,8 @@ class MetricWriter:
         self._jsonl.write(json.dumps({"step": step} | finite) + "\n")
         self._jsonl.flush()
         for name, value in metrics.items():
-            self._events.add_scalar(name, value, step)
+            self._add(step, summary=tensorboardX.summary.scalar(name, value))
+        self._events.flush()
 
     def write_images(self, step: int, images: dict[str, bytes]) -> None:
         """Writes images for TensorBoard as they are; its `add_image` would make PNGs of them.
@@ -67,14 +75,19 @@ class MetricWriter:
             encoded = Summary.Image(
                 height=height, width=width, colorspace=3, encoded_image_string=data
             )
-            summary = Summary(value=[Summary.Value(tag=name, image=encoded)])
-            self._events.file_writer.add_summary(summary, step)
+            self._add(step, summary=Summary(value=[Summary.Value(tag=name, image=encoded)]))
+        self._events.flush()
 
     def close(self) -> None:
-        """Flushes and closes the files."""
+        """Flushes and closes the files, each whatever the other one raises."""
         if self._writes:
-            self._jsonl.close()
-            self._events.close()
+            try:
+                self._jsonl.close()
+            finally:
+                self._events.close()
+
+    def _add(self, step: int, **content: Any) -> None:
+        self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
 
 def _lines_until(path: Path, step: int) -> list[str]:

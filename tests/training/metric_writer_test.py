@@ -1,5 +1,8 @@
+import contextlib
 import io
 import json
+import resource
+import time
 import types
 
 import pytest
@@ -38,6 +41,36 @@ def test_images_are_shown_as_the_files_they_are(tmp_path):
     assert [(step, value.tag) for step, value in found] == [(10, "val/01_a b"), (10, "val/02_ä")]
     image = found[0][1].image
     assert (image.width, image.height, image.encoded_image_string) == (30, 20, file.getvalue())
+
+
+def test_a_disk_that_takes_no_events_is_an_error_and_no_standstill(tmp_path):
+    writer = MetricWriter(Workdir(tmp_path), step=0)
+
+    def fill():
+        for step in range(1000):
+            writer.write(step, {f"train/{n}": 0.5 for n in range(10)})
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large"):
+            fill()
+        with contextlib.suppress(OSError):
+            writer.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+def test_resuming_hides_later_events_of_an_earlier_start(tmp_path):
+    writer = MetricWriter(Workdir(tmp_path), step=20)
+    writer.write(30, {"train/loss": 0.5})
+    writer.close()
+    first, begin, scalar = events(tmp_path)
+    assert first.file_version == "brain.Event:2"
+    assert (begin.step, begin.session_log.status) == (21, begin.session_log.START)
+    (value,) = scalar.summary.value
+    assert (scalar.step, value.tag, value.simple_value) == (30, "train/loss", 0.5)
+    assert abs(scalar.wall_time - time.time()) < 600
 
 
 def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
