@@ -21,6 +21,9 @@ of `multiprocessing` with spawned processes (`if __name__ == '__main__':`).
 import functools
 import hashlib
 import json
+import multiprocessing
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 
 import grain
@@ -190,10 +193,22 @@ def _iterate(dataset: grain.MapDataset, options: ReadOptions) -> Iterator[dict[s
         batches = batches.mp_prefetch(
             grain.MultiprocessingOptions(
                 num_workers=options.num_workers, per_worker_buffer_size=_BATCHES_AHEAD
-            )
+            ),
+            worker_init_fn=_end_with_parent,
         )
     iterator = iter(batches)
     try:
         yield from iterator
     finally:
         iterator.close()  # ends threads and workers now, not when it is collected
+
+
+def _end_with_parent(worker_index: int, worker_count: int) -> None:
+    """Lets a worker end where its process was killed, which it would not notice."""
+    del worker_index, worker_count
+
+    def wait() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()

@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -177,6 +179,8 @@ def test_fingerprint_tells_inputs_apart(split, val):
 
 
 PROGRAM = """
+import multiprocessing
+import os
 import sys
 import numpy as np
 from absl import app
@@ -189,6 +193,7 @@ def main(_):
     batches = pipeline.train_batches(split, options, **{arguments})
     print([next(batches)["index"].tolist() for _ in range(3)])
     print("tensorflow" in sys.modules)
+    {end}
 
 if __name__ == "__main__":
     app.run(main)
@@ -197,13 +202,18 @@ if __name__ == "__main__":
 FORBID_JAX = "sys.modules['jax'] = None"
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
-def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_path, num_workers):
-    program = tmp_path / "program.py"
+# As a process that is killed: nothing is closed.
+KILL = "print(*[p.pid for p in multiprocessing.active_children()], flush=True); os._exit(0)"
+
+
+def run_program(folder, data_dir, *, num_workers, end="pass"):
+    """The lines that the program prints."""
+    program = folder / "program.py"
     options = dataclasses.asdict(OPTIONS) | {"num_workers": num_workers}
-    program.write_text(PROGRAM.format(forbid=FORBID_JAX, options=options, arguments=TRAIN))
+    text = PROGRAM.format(forbid=FORBID_JAX, options=options, arguments=TRAIN, end=end)
+    program.write_text(text)
     done = subprocess.run(
-        [sys.executable, str(program), str(voc_data_dir)],
+        [sys.executable, str(program), str(data_dir)],
         capture_output=True,
         text=True,
         timeout=600,
@@ -211,5 +221,25 @@ def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_pat
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_program_needs_neither_jax_nor_tensorflow(split, voc_data_dir, tmp_path, num_workers):
+    """With workers they end, too, where the program is killed."""
+    lines = run_program(tmp_path, voc_data_dir, num_workers=num_workers, end=KILL)
     expected = [batch["index"].tolist() for batch in train(split, 3)]
-    assert done.stdout.splitlines() == [str(expected), "False"]
+    assert lines[:2] == [str(expected), "False"]
+    workers = list(map(int, lines[2].split()))
+    assert len(workers) == num_workers
+    deadline = time.monotonic() + 300
+    while any(map(is_running, workers)):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def is_running(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
