@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
 from oass_jax.data.checksums import Checksums
+from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.run import build
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.console import Console, duration
@@ -41,12 +42,12 @@ def dry_run(config: ConfigDict, folder: Workdir | None) -> None:
 def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     mesh, console = build.create_mesh(), Console()
     build.require_even(mesh, "batch_size", config.batch_size, num_parts=config.num_microbatches)
-    split = build.open_split(config, folder, config.data.dataset, config.data.split)
-    evaluated, validation = _shorten(config, folder, split.class_names)
-    num_eval = len(validation)
-    parts = start.create_parts(evaluated, folder, mesh, console)
+    parts = start.create_parts(config, folder, mesh, console)
+    validation = parts.evaluator.split
+    first = _first_batches(config, folder, validation)
+    evaluator = Evaluator(config, folder, first, parts.network, mesh, console)
     checkpoints = Checkpoints(folder.checkpoints, keep_last=1)
-    begun = start.restore_or_start(evaluated, parts, mesh, checkpoints, {})
+    begun = start.restore_or_start(config, parts, mesh, checkpoints, {})
     state, notes = begun.state, begun.notes
     batches = start.train_batches(config, parts.split, 0, mesh, Checksums(parts.split))
     try:
@@ -56,15 +57,15 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
         step_s, (state, _) = _timed(lambda: jax.block_until_ready(parts.train_fn(state, batch)))
         input_s = _input_seconds(config, batches)
         with console.clock("compiling the evaluation"):
-            parts.evaluator(state.model, 2)
-        eval_s, _ = _timed(lambda: parts.evaluator(state.model, 2))
+            evaluator(state.model, 2)
+        eval_s, _ = _timed(lambda: evaluator(state.model, 2))
         items = {MODEL: state.model, OPTIMIZER: state.optimizer}
         save_s, _ = _timed(lambda: _save(checkpoints, items))
     finally:
         batches.close()
         checkpoints.close()
         console.close()
-    eval_s *= num_eval / len(parts.evaluator.split)
+    eval_s *= len(validation) / len(first)
     total, evaluations = parts.schedule.total_steps, len(parts.schedule.eval_steps)
     saves = max(evaluations, total // parts.schedule.save_every)
     run_s = total * max(step_s, input_s) + evaluations * eval_s + saves * save_s
@@ -72,26 +73,22 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     kept = config.checkpoint.keep_last + 1
     waits = " (reading is slower than computing)" if input_s > step_s else ""
     return [
-        *dict.fromkeys((*notes, *split.notes, *validation.notes)),
+        *dict.fromkeys((*notes, *parts.split.notes, *validation.notes)),
         f"a step: {step_s:.3g} s; reading its {config.batch_size} images: {input_s:.3g} s{waits}",
-        f"an evaluation: {duration(eval_s)} for {num_eval:,} images",
+        f"an evaluation: {duration(eval_s)} for {len(validation):,} images",
         f"a checkpoint: {save_s:.2g} s, {size_mb:,.0f} MB; {kept} are kept at most",
         f"peak memory: {_peak_memory(mesh.devices.flat[0])}",
         f"the run: {total:,} steps, {evaluations} evaluations: {duration(run_s)}, and compiling",
     ]
 
 
-def _shorten(
-    config: ConfigDict, folder: Workdir, class_names: tuple[str, ...]
-) -> tuple[ConfigDict, pipeline.Split]:
-    """The config with the first batches of the evaluated split, and all of that split."""
-    name = config.eval.split
-    whole = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
-    count = min(len(whole), _EVAL_BATCHES * config.eval.batch_size)
-    shortened = ConfigDict(config)
-    if "[" not in name:
-        shortened.eval.split = f"{name}[:{count}]"
-    return shortened, whole
+def _first_batches(config: ConfigDict, folder: Workdir, whole: pipeline.Split) -> pipeline.Split:
+    """The images of the first batches of a split; all of one that is a slice already."""
+    count, name = min(len(whole), _EVAL_BATCHES * config.eval.batch_size), config.eval.split
+    if "[" in name:
+        return whole
+    part, names = f"{name}[:{count}]", whole.class_names
+    return build.open_split(config, folder, config.eval.dataset, part, class_names=names)
 
 
 def _timed(call: Callable) -> tuple[float, object]:
