@@ -13,13 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError, nearest, of_the_system
 
-# Of files and disks, where no bug is likely.
-_OF_THE_SYSTEM = (
-    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
-    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
-)
 PREFIX = "--config."  # what a flag that sets a field of the config begins with
 
 
@@ -51,9 +46,9 @@ def command(main: Callable[..., int | None]) -> Callable[..., int | None]:
             if error.errno == errno.EPIPE:  # of a reader that has seen enough, such as `head`
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
                 sys.exit(128 + signal.SIGPIPE)
-            if error.errno not in _OF_THE_SYSTEM:
+            if (reason := of_the_system(error)) is None:
                 raise
-            fail(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
+            fail(str(reason))
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)

@@ -1,8 +1,15 @@
 """Errors that a user can correct, and the hint that goes with them."""
 
 import difflib
+import errno
 from collections.abc import Iterable
 from pathlib import Path
+
+# Of files and disks, where no bug is likely.
+_OF_THE_SYSTEM = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.ENAMETOOLONG),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG),
+)
 
 
 class UserError(Exception):
@@ -48,6 +55,13 @@ class LostProcessError(Exception):
 
 class EvaluationStoppedError(Exception):
     """An evaluation was left because the run was asked to stop; it is made up for at the start."""
+
+
+def of_the_system(error: BaseException) -> UserError | None:
+    """What an error of files or disks means for a user; None where it may be a bug."""
+    if not isinstance(error, OSError) or error.errno not in _OF_THE_SYSTEM:
+        return None
+    return UserError(f"{error.filename or 'the output'} cannot be used: {error.strerror}")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -27,6 +27,7 @@ from oass_jax.errors import (
     StoppedError,
     UserError,
     nearest,
+    of_the_system,
 )
 from oass_jax.run import libraries
 
@@ -166,6 +167,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _report(error: BaseException) -> int:
     """Prints the error of one of several processes; its exit status."""
+    error = of_the_system(error) or error
     if isinstance(error, KeyboardInterrupt):
         print("interrupted", file=sys.stderr)
         return 128 + signal.SIGINT

@@ -441,6 +441,10 @@ def test_an_evaluation_without_a_run_is_reported(tmp_path):
     [
         (UserError("x is wrong"), 2, "error: x is wrong\n"),
         (LostProcessError("process 1 was lost"), 75, "error: process 1 was lost\n"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "x"),
+            *(2, "error: x cannot be used: Permission denied\n"),
+        ),
         (KeyboardInterrupt(), 130, "interrupted\n"),
         (ZeroDivisionError("a bug"), 1, "ZeroDivisionError: a bug\n"),
     ],

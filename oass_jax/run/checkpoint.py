@@ -21,6 +21,7 @@ import orbax.checkpoint as ocp
 
 from oass_jax.errors import DivergedError, UserError
 from oass_jax.run import processes
+from oass_jax.run.files import write_bytes
 
 Tree = Any
 logger = logging.getLogger(__name__)
@@ -97,8 +98,8 @@ class Checkpoints:
 
         Args:
           items: `MODEL` and `OPTIMIZER` -> any tree of arrays.
-          step: its number. A checkpoint of this step is left as it is, unless its evaluation was
-            due and this one's is not.
+          step: its number. A checkpoint of this step is left as it is, but where its evaluation
+            was due and this one's is not: then that is noted.
           fingerprint: JSON-able description of the input.
           val_map: validation mAP in percent; None or NaN where there is none.
           unlogged: `Monitor.unlogged` of this step.
@@ -108,11 +109,13 @@ class Checkpoints:
           DivergedError: a number is not finite; nothing is saved.
           UserError: it cannot be written.
         """
+        has_map = val_map is not None and not math.isnan(val_map)
         if step in self._manager.all_steps():
             record = self._record(step)
-            if not (record and record.get("evaluation_due")) or evaluation_due:
-                return
-            self._manager.delete(step)
+            if record and record.get("evaluation_due") and not evaluation_due:
+                made_up_for = {"val_map": val_map if has_map else None, "evaluation_due": False}
+                self._write_record(step, record | made_up_for)
+            return
         # Once for the checks and for orbax, which of replicated arrays would cut and fetch a slice
         # of each leaf from each device.
         items = jax.device_get(items)
@@ -121,7 +124,6 @@ class Checkpoints:
                 f"the state of step {step} is not finite ({bad}) although its losses are: try "
                 "smaller learning rates"
             )
-        has_map = val_map is not None and not math.isnan(val_map)
         record = {
             "step": step,
             "leaves": self._checksums(items),
@@ -135,10 +137,16 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                    **{RECORD: ocp.args.JsonSave(record | {"checksum": _checksum(record)})},
+                    **{RECORD: ocp.args.JsonSave(_sealed(record))},
                 ),
                 force=True,
             )
+
+    def _write_record(self, step: int, record: dict[str, Any]) -> None:
+        if jax.process_index() == 0:
+            with self._reported():
+                text = json.dumps(_sealed(record))
+                write_bytes(_record_file(self._folder, step), text.encode())
 
     @staticmethod
     def _checksums(items: dict[str, Tree]) -> dict[str, dict[str, list]]:
@@ -206,6 +214,12 @@ class Checkpoints:
         """The step with the highest validation mAP; None if there was no evaluation."""
         steps = self.steps()
         return json.loads(processes.from_first(lambda: json.dumps(self._best(steps))))
+
+    def best_map(self) -> float | None:
+        """The highest validation mAP in percent; None if there was no evaluation."""
+        best = self.best_step()
+        record = None if best is None else self._record(best)
+        return record and record["val_map"]
 
     def _best(self, steps: Sequence[int]) -> int | None:
         records = {step: _read_record(self._folder, step) for step in steps}
@@ -278,11 +292,19 @@ def _read_record(folder: Path, step: int) -> dict[str, Any] | None:
     """The record of a checkpoint; None where it is not what was written for this step."""
     # Not by the manager: it asks for the best one in the middle of a save.
     try:
-        record = json.loads((folder / str(step) / RECORD / "metadata").read_text(encoding="utf-8"))
+        record = json.loads(_record_file(folder, step).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if (record.get("step"), checksum) == (step, _checksum(record)) else None
+
+
+def _record_file(folder: Path, step: int) -> Path:
+    return folder / str(step) / RECORD / "metadata"
+
+
+def _sealed(record: dict[str, Any]) -> dict[str, Any]:
+    return record | {"checksum": _checksum(record)}
 
 
 def _checksum(record: dict[str, Any]) -> int:

@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from oass_jax.default_config import OF_HOST
-from oass_jax.errors import LostProcessError, UserError
+from oass_jax.errors import LostProcessError, UserError, of_the_system
 from oass_jax.run.workdir import PACKAGES, SHARED, Workdir
 
 HEARTBEAT_S = 10  # a process that is silent for so long is lost, and that ends the others
@@ -127,11 +127,11 @@ def together() -> Iterator[None]:
     own: UserError | None = None
     try:
         yield
-    except UserError as error:
-        own = error
+    except (UserError, OSError) as error:
+        own = error if isinstance(error, UserError) else of_the_system(error)
+        if own is None or jax.process_count() == 1:
+            raise
     if jax.process_count() == 1:
-        if own is not None:
-            raise own
         return
     messages = _gather("" if own is None else str(own))
     for process, message in enumerate(messages):

@@ -1,6 +1,7 @@
 """train_and_evaluate: restore, step, evaluate, save."""
 
 import contextlib
+import dataclasses
 import errno
 import functools
 from collections.abc import Callable, Iterator
@@ -112,6 +113,8 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
                 evaluate_fn=functools.partial(
                     _evaluate,
                     stop=stop,
+                    checkpoints=checkpoints,
+                    predicts_best=config.eval.checkpoint == "best",
                     evaluator=evaluator,
                     pictures=pictures,
                     folder=folder,
@@ -226,9 +229,14 @@ def _evaluate(
     writer: MetricWriter,
     console: Console,
     stop: StopRequest,
+    checkpoints: Checkpoints,
+    predicts_best: bool,
 ) -> float:
     """Evaluates, writes what was found, and returns the mAP in percent."""
     evaluation, metrics = evaluator(state.model, step, stops_fn=stop.reached)
+    if predicts_best and metrics["val/map"] < (checkpoints.best_map() or 0.0):
+        # Thresholds are of the network that will use them.
+        evaluation = dataclasses.replace(evaluation, keeps_thresholds=False)
     score_files.write(folder, evaluation)
     writer.write(step, metrics)
     drawn = pictures(state.model, evaluation)

@@ -137,6 +137,8 @@ def restore_or_start(
         notes = [f"resumed from the checkpoint of step {found.step}"]
         return Begun(state, found.unlogged, found.evaluation_due, notes)
     variables = build.init_variables(network, config.seed)
+    # To open a run is to ask the other processes, which have to do the same.
+    processes.agree({"model.pretrained is a workdir": _pretrained_run(config) is not None})
     with processes.together():
         variables, notes = _first_variables(config, parts, variables)
     processes.agree({"first weights": _checksum(variables)})
@@ -168,13 +170,18 @@ def _load_pretrained(
     config: ConfigDict, variables: dict, network: Network, class_names: tuple[str, ...]
 ) -> tuple[dict, str]:
     """The variables with those of `model.pretrained`, and a line about it."""
-    run = Workdir(Path(config.model.pretrained).expanduser(), writes=False)
-    if run.config.is_file():
+    if run := _pretrained_run(config):
         return restore.transfer(run, variables, config=config, class_names=class_names)
     variables, report = pretrained.load_pretrained(
         config.model.pretrained, variables, network.encoder
     )
     return variables, report.summary()
+
+
+def _pretrained_run(config: ConfigDict) -> Workdir | None:
+    """The run that `model.pretrained` names; None where it names none."""
+    folder = Workdir(Path(config.model.pretrained).expanduser(), writes=False)
+    return folder if config.model.pretrained and folder.config.is_file() else None
 
 
 def fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:

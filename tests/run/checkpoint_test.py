@@ -85,6 +85,25 @@ def test_a_step_is_saved_once(checkpoints):
     assert checkpoints.best_step() == 1
 
 
+def test_an_evaluation_made_up_for_is_noted_and_nothing_is_saved_again(tmp_path, checkpoints):
+    """A kill at that moment would leave no checkpoint where it is the only one."""
+    given = {"step": 1, "fingerprint": INPUT, "unlogged": {"steps": 2}}
+    checkpoints.save(state(1), **given, val_map=None, evaluation_due=True)
+    checkpoints.wait()
+    model = tmp_path / "checkpoints" / "1" / "model"
+    before = {path: path.stat().st_mtime_ns for path in model.rglob("*")}
+    found = checkpoints.restore(like(state(0)), steps=[1], fingerprint=INPUT)
+    assert found.evaluation_due
+    assert checkpoints.best_map() is None
+    checkpoints.save(state(1), **given, val_map=50.0)
+    assert {path: path.stat().st_mtime_ns for path in model.rglob("*")} == before
+    found = checkpoints.restore(like(state(0)), steps=[1], fingerprint=INPUT)
+    assert (found.evaluation_due, found.unlogged) == (False, {"steps": 2})
+    assert (checkpoints.best_step(), checkpoints.best_map()) == (1, 50.0)
+    save(checkpoints, 2, val_map=40.0)
+    assert (checkpoints.best_step(), checkpoints.best_map()) == (1, 50.0)
+
+
 def damage(folder, step):
     """Flips one bit in the middle of the largest file of a step."""
     files = [f for f in (folder / str(step) / "model").rglob("*") if f.is_file()]

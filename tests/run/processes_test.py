@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from oass_jax.errors import UserError
@@ -52,3 +54,18 @@ def test_one_process_has_nothing_to_agree_on():
         pass
     with pytest.raises(UserError, match="own"), processes.together():
         raise UserError("own")
+
+
+def test_an_error_of_the_disk_of_one_is_told_to_all(monkeypatch):
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes, "_gather", lambda text: [text, ""])
+    denied = PermissionError(errno.EACCES, "Permission denied", "x")
+    with pytest.raises(UserError, match=r"^x cannot be used: Perm"), processes.together():
+        raise denied
+    monkeypatch.setattr(processes, "_gather", lambda text: ["x cannot be used", text])
+    monkeypatch.setattr(processes.jax, "process_index", lambda: 1)
+    with pytest.raises(UserError, match=r"^process 0: x cannot be used"), processes.together():
+        pass
+    # What may be a bug is no message for users.
+    with pytest.raises(FileNotFoundError), processes.together():
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory", "x")

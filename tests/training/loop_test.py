@@ -2,6 +2,8 @@
 
 import contextlib
 import csv
+import dataclasses
+import functools
 import json
 import re
 import shlex
@@ -9,6 +11,7 @@ import shutil
 import signal
 import sys
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -360,6 +363,33 @@ def test_losses_that_are_not_finite_stop_a_run_and_are_never_saved(data_dir, tmp
     assert complete_checkpoints(tmp_path)[-1] == step - 1
     first, last = (leaves(tmp_path, saved)["model"] for saved in complete_checkpoints(tmp_path))
     assert first == last  # nothing of the skipped steps is in it
+
+
+@dataclasses.dataclass
+class Evaluated:
+    keeps_thresholds: bool = True
+
+
+@pytest.mark.parametrize(
+    ("val_map", "predicts_best", "keeps"), [(40, True, False), (50, True, True), (40, False, True)]
+)
+def test_thresholds_are_of_the_checkpoint_that_will_predict(
+    val_map, predicts_best, keeps, monkeypatch
+):
+    written = []
+    monkeypatch.setattr(loop.score_files, "write", lambda folder, found: written.append(found))
+    anything = mock.Mock()
+    evaluate_fn = functools.partial(loop._evaluate, folder=anything, writer=anything, stop=anything)
+    found = evaluate_fn(
+        anything,
+        3,
+        evaluator=lambda *args, **kwargs: (Evaluated(), {"val/map": val_map}),
+        pictures=lambda *args: [],
+        console=Console(quiet=True),
+        checkpoints=mock.Mock(best_map=lambda: 50.0),
+        predicts_best=predicts_best,
+    )
+    assert (found, written) == (val_map, [Evaluated(keeps)])
 
 
 def test_a_folder_in_the_place_of_a_file_is_reported(data_dir, finished, tmp_path):
