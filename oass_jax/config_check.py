@@ -62,6 +62,8 @@ def _check_number(name: str, number: Any) -> None:
 
 
 def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
+    if config.seed >= 2**32:
+        raise UserError(f"{PREFIX}seed={config.seed}: must be less than 2**32")
     low, high = config.augment.long_side_px
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")

@@ -11,7 +11,7 @@ from oass_jax.errors import UserError
 # PIL's other readers include one that starts Ghostscript; images come in these.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_MAX_PIXELS = 50_000_000
+_MAX_PIXELS = 89_000_000  # of the largest cameras; 270 MB in memory
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> how to turn the stored pixels upright. ImageOps.exif_transpose would also
 # write the EXIF data anew, which fails for what many cameras store.

@@ -270,10 +270,12 @@ class Checkpoints:
                 for damaged in steps[:position]:
                     self._manager.delete(damaged)
             return Restored(items, step, record["unlogged"], record.get("evaluation_due", False))
-        raise UserError(
-            f"none of the checkpoints {steps} in {self._folder} can be read; "
-            "remove the folder to start again"
+        advice = (
+            "if a training writes there, try again"
+            if self._read_only
+            else "remove the folder to start again"
         )
+        raise UserError(f"none of the checkpoints {steps} in {self._folder} can be read; {advice}")
 
     def _refuse_old_version(self, step: int) -> None:
         if (self._folder / str(step) / OLD_STATE).exists():

@@ -66,7 +66,9 @@ def keep_compiled_programs() -> None:
 
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
+    if not cache.is_absolute():  # a user of a container may have no home
+        return
     jax.config.update("jax_compilation_cache_dir", str(cache / "oass_jax"))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         # The many small programs of a start are worth as much as the step.

@@ -6,6 +6,7 @@ what is wrong is reported by the line of the list.
 
 import collections
 import os
+import unicodedata
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -191,19 +192,25 @@ class _Folder:
                 for entry in entries:
                     if entry.is_file():
                         self._sizes[entry.name] = entry.stat().st_size
-                        self._by_lower[entry.name.lower()].append(entry.name)
+                        self._by_lower[_composed(entry.name).lower()].append(entry.name)
                         stem, suffix = os.path.splitext(entry.name)
                         if suffix.lower() in SUFFIXES:
-                            self._by_stem[stem].append(entry.name)
+                            self._by_stem[_composed(stem)].append(entry.name)
 
     def find(self, name: str) -> list[str]:
         """The files that a name may be: itself, in other case, or those it lacks the suffix of."""
         if name in self._sizes:
             return [name]
+        name = _composed(name)
         return sorted(self._by_lower[name.lower()] or self._by_stem[name])
 
     def size(self, name: str) -> int:
         return self._sizes[name]
+
+
+def _composed(name: str) -> str:
+    """A name with ä as one character, which a Mac's files may have as two."""
+    return unicodedata.normalize("NFC", name)
 
 
 def _why_not_one(path: Path, found: Sequence[str]) -> str:

@@ -122,6 +122,15 @@ def test_other_case_and_a_tilde_are_names_of_files(folder, sample_images):
     assert [r["image"].name for r in opened(folder, text).source] == ["a.png", "~a.png"]
 
 
+@pytest.mark.parametrize("listed", ["K\u00e4fer.png", "Ka\u0308fer.png", "K\u00e4fer"])
+@pytest.mark.parametrize("name", ["K\u00e4fer.png", "Ka\u0308fer.png"])
+def test_an_umlaut_is_one_character_or_two(folder, sample_images, name, listed):
+    """A Mac takes them apart in the names of files."""
+    sample_images(folder, [name])
+    split = opened(folder, f"image,labels\na.png,cat\n{listed},dog\n")
+    assert [r["image"].name for r in split.source] == ["a.png", name]
+
+
 def test_splits_of_the_table(folder):
     text = (
         "image,labels,subset\na.png,cat,train\nb.png,dog,VALID\nc.png,dog,test\nd.png,cat,train\n"
