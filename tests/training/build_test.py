@@ -1,4 +1,5 @@
 import os
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -157,6 +158,13 @@ def test_a_batch_that_devices_cannot_share_is_refused():
         build.require_even(mesh, "batch_size", 12)
     with pytest.raises(UserError, match=r"2 microbatches on 8 device.s. .* a multiple of 16"):
         build.require_even(mesh, "batch_size", 24, num_parts=2)
+
+
+def test_the_devices_of_a_process_are_side_by_side_in_the_mesh(monkeypatch):
+    """On a pod they may be numbered in turns."""
+    devices = [mock.Mock(id=n, process_index=n // 2 % 2) for n in (5, 0, 6, 1, 7, 2, 3, 4)]
+    monkeypatch.setattr(build.jax, "devices", lambda: devices)
+    assert [device.id for device in build.create_mesh().devices] == [0, 1, 4, 5, 2, 3, 6, 7]
 
 
 @pytest.mark.parametrize(
