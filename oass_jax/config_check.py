@@ -62,8 +62,9 @@ def _check_number(name: str, number: Any) -> None:
 
 
 def _check_together(config: ConfigDict, fields: Mapping[str, Any]) -> None:
-    if config.seed >= 2**32:
-        raise UserError(f"{PREFIX}seed={config.seed}: must be less than 2**32")
+    for name in ("seed", "data.split_seed"):
+        if fields[name] >= 2**32:
+            raise UserError(f"{PREFIX}{name}={fields[name]}: must be less than 2**32")
     low, high = config.augment.long_side_px
     if low > high:
         raise UserError(f"{PREFIX}augment.long_side_px=({low}, {high}): the first is the smaller")

@@ -133,7 +133,7 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
     """
     from oass_jax.data.image_file import SUFFIXES
 
-    excluded = {os.path.abspath(out), os.path.abspath(out / "cams")} if out else {}
+    excluded = {os.path.abspath(out), os.path.abspath(out / "cams")} if out else set()
     for word in words:
         if os.path.isdir(word):
             for folder, folders, names in os.walk(word):

@@ -61,6 +61,7 @@ def _in_the_checkout(monkeypatch):
         ([MAX, W, "--config.batch_size=0"], "at least 1"),
         ([MAX, W, "--config.num_epochs=nan"], "must be finite"),
         ([MAX, W, "--config.seed=4294967296"], "must be less than 2**32"),
+        ([MAX, W, "--config.data.split_seed=4294967296"], "must be less than 2**32"),
         ([MAX, W, "--config.loss.alpha_p=-1"], "at least 0"),
         ([MAX, W, "--config.augment.long_side_px=(320,)"], "needs 2 numbers"),
         ([MAX, W, "--config.cam.scales=()"], "needs numbers, one or more"),

@@ -30,7 +30,7 @@ class Difference(NamedTuple):
       over_seeds: 95 % interval of Student's t, the images being these; None for one seed.
       over_images: 95 % interval of resampled images, the networks being these.
       over_both: 95 % interval where both are resampled (hierarchical bootstrap); None for one
-        seed. Approximate: a handful of seeds, resampled, vary less than seeds do.
+        seed. Approximate: resampling a few seeds underestimates their variance.
     """
 
     seeds: tuple[int, ...]

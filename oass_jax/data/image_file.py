@@ -11,7 +11,7 @@ from oass_jax.errors import UserError
 # PIL's other readers include one that starts Ghostscript; images come in these.
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
-_MAX_PIXELS = 89_000_000  # of the largest cameras; 270 MB in memory
+_MAX_PIXELS = 89_000_000  # just below where PIL warns; 270 MB in memory
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> how to turn the stored pixels upright. ImageOps.exif_transpose would also
 # write the EXIF data anew, which fails for what many cameras store.
@@ -190,7 +190,7 @@ def _open(data: bytes) -> Image.Image:
 def _checked(image: Image.Image) -> Image.Image:
     if not image.width * image.height:
         raise ValueError("it has no pixels")
-    # PIL itself only warns here, and only at a larger size.
+    # PIL itself only warns.
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError(f"{image.width}x{image.height} pixels, more than {_MAX_PIXELS:,}")
     # Only PNG defines which of these values is white; any other would become black or white.

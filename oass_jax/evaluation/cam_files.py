@@ -16,6 +16,7 @@ from oass_jax.run.workdir import Workdir
 
 # Pixels of the image a pixel of the small map, as projects for segmentation expect.
 EXPORT_STRIDE = 4
+_MAX_BYTES = 240  # of a name; file systems take 255, of which a temporary name needs 13
 
 
 def map_names(filenames: Iterable[str]) -> list[str]:
@@ -25,12 +26,17 @@ def map_names(filenames: Iterable[str]) -> list[str]:
       filenames: of the images.
 
     Raises:
-      UserError: two would be the same.
+      UserError: two would be the same, or one is too long.
     """
     names, image_of = [], {}
     for filename in filenames:
         name = f"{safe_name(str(PurePath(filename).with_suffix('')))}.npy"
         names.append(name)
+        if len(name.encode(errors="surrogateescape")) > _MAX_BYTES:
+            raise UserError(
+                f"the path of {filename} is too long for the name of its class maps, {name}: list "
+                "images by shorter paths"
+            )
         if (other := image_of.setdefault(name, filename)) != filename:
             raise UserError(
                 f"the class maps of {other} and {filename} would both be {name}: rename one of the "
@@ -42,7 +48,7 @@ def map_names(filenames: Iterable[str]) -> list[str]:
 def write_maps(
     folder: Workdir, target: Path, name: str, classes: np.ndarray, maps: np.ndarray
 ) -> None:
-    """Writes the maps of an image as `IMAGE_ID.npy`, in the form that IRN reads.
+    """Writes the maps of an image in the form that IRN reads.
 
     The file is a pickled dictionary, read by `np.load(path, allow_pickle=True).item()`: `keys`,
     int64 `[K]`, the labelled classes from 0; `high_res`, float32 `[K, h, w]`; and `cam`, float32

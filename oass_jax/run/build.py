@@ -27,9 +27,9 @@ Batch = dict[str, jax.Array]
 def create_mesh() -> Mesh:
     """One axis, `data`, over every device; the state is replicated and batches are split.
 
-    The devices of a process are side by side, as its images are in the batch: those of its place in
-    the batch an image is augmented by. `jax.make_mesh` may order them by where they are on the
-    chips' network, two hosts in turns; a sum over all of them is as fast in any order.
+    The devices of a process are adjacent, as its images are in the batch, because an image's
+    augmentation depends on its place there. `jax.make_mesh` may order devices by their place in the
+    network of a pod, so that those of two hosts alternate.
     """
     devices = sorted(jax.devices(), key=lambda device: (device.process_index, device.id))
     return Mesh(np.array(devices), ("data",), axis_types=(AxisType.Auto,))

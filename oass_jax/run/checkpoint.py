@@ -98,8 +98,8 @@ class Checkpoints:
 
         Args:
           items: `MODEL` and `OPTIMIZER` -> any tree of arrays.
-          step: its number. A checkpoint of this step is left as it is, but where its evaluation
-            was due and this one's is not: then that is noted.
+          step: its number. A checkpoint of this step is not written again; if its evaluation was
+            due and now is not, its record is.
           fingerprint: JSON-able description of the input.
           val_map: validation mAP in percent; None or NaN where there is none.
           unlogged: `Monitor.unlogged` of this step.
@@ -184,7 +184,7 @@ class Checkpoints:
             self._manager.close()
 
     def steps(self) -> list[int]:
-        """Steps that were saved completely, ascending.
+        """Steps that were saved, or are being saved, ascending.
 
         They are those that the first process sees: a network file system may not yet show all of
         them to another host, and all have to try the same.
@@ -217,6 +217,7 @@ class Checkpoints:
 
     def best_map(self) -> float | None:
         """The highest validation mAP in percent; None if there was no evaluation."""
+        self.wait()  # the record of a save is read from the disk
         best = self.best_step()
         record = None if best is None else self._record(best)
         return record and record["val_map"]

@@ -1,5 +1,6 @@
 """How files are written: whole or not at all, with names and values that every system can read."""
 
+import contextlib
 import csv
 import io
 import json
@@ -8,6 +9,7 @@ import math
 import os
 import re
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from typing import Any
 from oass_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
-TEMPORARY = ".tmp"  # how the name of a file ends that is being written
+TEMPORARY = ".tmp"  # suffix of a file that is being written
+_LEFTOVER_S = 3600
 # What a file name cannot hold on one system or another; % so that no two names become one.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
 
@@ -34,6 +37,14 @@ def write_bytes(path: Path, data: bytes) -> None:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files of writers that were killed an hour ago or earlier."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            if path.is_file() and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+                path.unlink()
 
 
 def safe_name(text: str) -> str:

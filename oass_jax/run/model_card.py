@@ -86,5 +86,5 @@ The same command continues the run; when it is finished it shows the result.
 | `cams/DATASET_SPLIT/summary.json` | mIoU and pointing game of the class maps, percent |
 | `cams/DATASET_SPLIT/thresholds.csv` | mIoU at each background threshold |
 | `cams/DATASET_SPLIT/per_class.csv` | IoU and false pixels of each class at the best threshold |
-| `cams/DATASET_SPLIT/IMAGE_ID.npy` | the maps of an image, if exported |
+| `cams/DATASET_SPLIT/IMAGE.npy` | the maps of an image, if exported; / of its path is %2F |
 """

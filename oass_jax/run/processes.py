@@ -225,9 +225,9 @@ def require_shared(folder: Workdir) -> None:
         return
     token = _gather(secrets.token_hex(8))[0]
     path = folder.root / f"{SHARED}{token}"
-    folder.write_text(path, token)
     try:
         with together():
+            folder.write_text(path, token)
             _wait_for(path)
     finally:
         if folder.writes:

@@ -21,7 +21,7 @@ import filelock
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
-from oass_jax.run.files import TEMPORARY, csv_text, read_json, write_bytes
+from oass_jax.run.files import TEMPORARY, csv_text, read_json, remove_leftovers, write_bytes
 
 # In the folder of an evaluation, `eval/DATASET_SPLIT` or `cams/DATASET_SPLIT`.
 SUMMARY = "summary.json"
@@ -32,7 +32,7 @@ SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 PICTURES = "pictures"  # a folder, with an index of its files
 PICTURES_INDEX = "index.json"
-# How a file begins that shows several processes that they see the same folder.
+# Prefix of the file by which processes check that they share the workdir.
 SHARED = ".shared-"
 
 logger = logging.getLogger(__name__)
@@ -126,6 +126,7 @@ class Workdir:
             return
         for name, data in files.items():
             write_bytes(path / name, data)
+        remove_leftovers(path)
         for old in path.glob("*"):
             # What another process writes at this moment is not touched.
             if old.name not in files and old.suffix != TEMPORARY and old.is_file():
@@ -168,6 +169,7 @@ class Workdir:
             self.root.mkdir(parents=True, exist_ok=True)
             self._refuse_other_content()
             lock.acquire()
+            remove_leftovers(self.root)
             self.write_json(self.holder, {"pid": os.getpid(), "host": platform.node()})
         except filelock.Timeout:
             holder = read_json(self.holder)

@@ -1,5 +1,6 @@
 """`--mode=dryrun`: a few steps of the real training in a folder that is removed, and their cost."""
 
+import contextlib
 import resource
 import sys
 import tempfile
@@ -50,7 +51,11 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     begun = start.restore_or_start(config, parts, mesh, checkpoints, {})
     state, notes = begun.state, begun.notes
     batches = start.train_batches(config, parts.split, 0, mesh, Checksums(parts.split))
-    try:
+    with (
+        contextlib.closing(console),
+        contextlib.closing(checkpoints),
+        contextlib.closing(batches),
+    ):
         with console.clock("compiling the training step"):
             state, _ = jax.block_until_ready(parts.train_fn(state, next(batches)))
         batch = next(batches)
@@ -61,10 +66,6 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
         eval_s, _ = _timed(lambda: evaluator(state.model, 2))
         items = {MODEL: state.model, OPTIMIZER: state.optimizer}
         save_s, _ = _timed(lambda: _save(checkpoints, items))
-    finally:
-        batches.close()
-        checkpoints.close()
-        console.close()
     eval_s *= len(validation) / len(first)
     total, evaluations = parts.schedule.total_steps, len(parts.schedule.eval_steps)
     saves = max(evaluations, total // parts.schedule.save_every)

@@ -1,7 +1,6 @@
 """train_and_evaluate: restore, step, evaluate, save."""
 
 import contextlib
-import dataclasses
 import errno
 import functools
 from collections.abc import Callable, Iterator
@@ -236,7 +235,7 @@ def _evaluate(
     evaluation, metrics = evaluator(state.model, step, stops_fn=stop.reached)
     if predicts_best and metrics["val/map"] < (checkpoints.best_map() or 0.0):
         # Thresholds are of the network that will use them.
-        evaluation = dataclasses.replace(evaluation, keeps_thresholds=False)
+        evaluation = evaluation._replace(keeps_thresholds=False)
     score_files.write(folder, evaluation)
     writer.write(step, metrics)
     drawn = pictures(state.model, evaluation)

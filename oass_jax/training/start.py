@@ -137,24 +137,30 @@ def restore_or_start(
         notes = [f"resumed from the checkpoint of step {found.step}"]
         return Begun(state, found.unlogged, found.evaluation_due, notes)
     variables = build.init_variables(network, config.seed)
-    # To open a run is to ask the other processes, which have to do the same.
-    processes.agree({"model.pretrained is a workdir": _pretrained_run(config) is not None})
     with processes.together():
         variables, notes = _first_variables(config, parts, variables)
+        run = _pretrained_run(config)
+    processes.agree({"model.pretrained": "a workdir" if run else "weights"})
+    if run:  # not together: its checkpoints are opened by all processes in step
+        class_names = parts.split.class_names
+        variables, note = restore.transfer(run, variables, config=config, class_names=class_names)
+        notes.append(note)
     processes.agree({"first weights": _checksum(variables)})
     state = jax.device_put(create(variables, rng=rng), build.replicated(mesh))
     return Begun(state, None, False, notes)
 
 
 def _first_variables(config: ConfigDict, parts: Parts, variables: dict) -> tuple[dict, list[str]]:
-    """The variables with what a run begins from instead of the initialisers', and notes."""
+    """The variables with vectors and weights from files instead of the initialisers', and notes."""
     network, split, notes = parts.network, parts.split, []
     if config.model.graph:
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
-    if config.model.pretrained:
-        variables, note = _load_pretrained(config, variables, network, split.class_names)
-        notes.append(note)
+    if config.model.pretrained and not _pretrained_run(config):
+        variables, report = pretrained.load_pretrained(
+            config.model.pretrained, variables, network.encoder
+        )
+        notes.append(report.summary())
     return variables, notes
 
 
@@ -164,18 +170,6 @@ def _checksum(variables: dict) -> int:
         return 0
     leaves = jax.tree.leaves(variables)
     return functools.reduce(lambda crc, x: zlib.crc32(np.ascontiguousarray(x), crc), leaves, 0)
-
-
-def _load_pretrained(
-    config: ConfigDict, variables: dict, network: Network, class_names: tuple[str, ...]
-) -> tuple[dict, str]:
-    """The variables with those of `model.pretrained`, and a line about it."""
-    if run := _pretrained_run(config):
-        return restore.transfer(run, variables, config=config, class_names=class_names)
-    variables, report = pretrained.load_pretrained(
-        config.model.pretrained, variables, network.encoder
-    )
-    return variables, report.summary()
 
 
 def _pretrained_run(config: ConfigDict) -> Workdir | None:

@@ -128,6 +128,8 @@ def test_maps_of_images_in_folders_have_names_of_their_own():
     assert cam_files.map_names(names) == expected
     with pytest.raises(UserError, match=r"of a\.jpg and a\.png would both be a\.npy"):
         cam_files.map_names(["a.jpg", "b.jpg", "a.png"])
+    with pytest.raises(UserError, match="is too long for the name of its class maps"):
+        cam_files.map_names(["folder/" * 30 + "a.jpg"])
 
 
 def test_exported_maps_have_the_form_that_irn_reads(workdir):

@@ -56,7 +56,7 @@ def test_one_process_has_nothing_to_agree_on():
         raise UserError("own")
 
 
-def test_an_error_of_the_disk_of_one_is_told_to_all(monkeypatch):
+def test_an_error_of_the_disk_of_one_is_reported_by_all(monkeypatch):
     monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes, "_gather", lambda text: [text, ""])
     denied = PermissionError(errno.EACCES, "Permission denied", "x")

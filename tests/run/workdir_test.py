@@ -49,6 +49,9 @@ def test_what_another_process_is_writing_is_left_alone(tmp_path):
     (tmp_path / "a.jpg.0a1b2c3d.tmp").write_bytes(b"half")
     Workdir(tmp_path).replace_files(tmp_path, {"a.jpg": b"a"})
     assert {path.name for path in tmp_path.iterdir()} == {"a.jpg", "a.jpg.0a1b2c3d.tmp"}
+    os.utime(tmp_path / "a.jpg.0a1b2c3d.tmp", (0, 0))  # of a writer that was killed long ago
+    Workdir(tmp_path).replace_files(tmp_path, {"a.jpg": b"a"})
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jpg"]
 
 
 def test_a_file_may_be_written_by_several_at_once(tmp_path):
@@ -170,6 +173,9 @@ def test_a_run_that_was_killed_before_its_first_file_can_start_again(tmp_path):
     for _ in range(2):
         with folder.locked():
             pass
+    os.utime(tmp_path / "config.json.tmp", (0, 0))
+    with folder.locked():
+        assert not (tmp_path / "config.json.tmp").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe{}", b"[1]", b"null", b"{", b'{"starts": 3}'])

@@ -2,7 +2,6 @@
 
 import contextlib
 import csv
-import dataclasses
 import functools
 import json
 import re
@@ -365,11 +364,6 @@ def test_losses_that_are_not_finite_stop_a_run_and_are_never_saved(data_dir, tmp
     assert first == last  # nothing of the skipped steps is in it
 
 
-@dataclasses.dataclass
-class Evaluated:
-    keeps_thresholds: bool = True
-
-
 @pytest.mark.parametrize(
     ("val_map", "predicts_best", "keeps"), [(40, True, False), (50, True, True), (40, False, True)]
 )
@@ -377,19 +371,21 @@ def test_thresholds_are_of_the_checkpoint_that_will_predict(
     val_map, predicts_best, keeps, monkeypatch
 ):
     written = []
+    nothing = score_files.Evaluation(*[None] * len(score_files.Evaluation._fields))
+    evaluation = nothing._replace(keeps_thresholds=True)
     monkeypatch.setattr(loop.score_files, "write", lambda folder, found: written.append(found))
     anything = mock.Mock()
     evaluate_fn = functools.partial(loop._evaluate, folder=anything, writer=anything, stop=anything)
     found = evaluate_fn(
         anything,
         3,
-        evaluator=lambda *args, **kwargs: (Evaluated(), {"val/map": val_map}),
+        evaluator=lambda *args, **kwargs: (evaluation, {"val/map": val_map}),
         pictures=lambda *args: [],
         console=Console(quiet=True),
         checkpoints=mock.Mock(best_map=lambda: 50.0),
         predicts_best=predicts_best,
     )
-    assert (found, written) == (val_map, [Evaluated(keeps)])
+    assert (found, written) == (val_map, [nothing._replace(keeps_thresholds=keeps)])
 
 
 def test_a_folder_in_the_place_of_a_file_is_reported(data_dir, finished, tmp_path):
