@@ -7,8 +7,6 @@
 the keys of `ROWS`. The paper has no such setting.
 """
 
-from typing import NamedTuple
-
 from oass_jax import config_file
 
 OASS, PUZZLECAM = (1 / 15, 1 / 15), (1.0, 4.0)  # weights of L_p-cl and L_re
@@ -19,35 +17,25 @@ def between(share):
     return tuple(a ** (1 - share) * b**share for a, b in zip(OASS, PUZZLECAM, strict=True))
 
 
-class Row(NamedTuple):
-    """A row of the study.
-
-    Attributes:
-      method: its config.
-      weights: of L_p-cl and L_re; None for the method's own.
-      epochs: of training.
-    """
-
-    method: str
-    weights: tuple[float, float] | None = None
-    epochs: float = 2.0
-
-
+# Name -> config of a method, weights where they are others than its own, and epochs.
 ROWS = {
-    # With a teacher, so that its weights are evaluated, too.
-    "supervised": Row("max", weights=(0.0, 0.0)),
-    "max": Row("max"),
-    "random": Row("random"),
-    "max_csi": Row("max_csi"),
-    "puzzlecam": Row("puzzlecam"),
-    "puzzlecam_soft": Row("puzzlecam", weights=(0.25, 1.0)),
-    "ctopk_w_csi": Row("ctopk_w_csi"),
-    "gt_bbox": Row("gt_bbox"),
-    "max_step1": Row("max", weights=between(1 / 3)),
-    "max_step2": Row("max", weights=between(2 / 3)),
-    "max_puzzlecam": Row("max", weights=PUZZLECAM),
-    "supervised_long": Row("max", weights=(0.0, 0.0), epochs=8.0),
-    "max_long": Row("max", epochs=8.0),
+    "supervised": (
+        "max",
+        (0.0, 0.0),
+        2.0,
+    ),  # with a teacher, so that its weights are evaluated, too
+    "max": ("max", None, 2.0),
+    "random": ("random", None, 2.0),
+    "max_csi": ("max_csi", None, 2.0),
+    "puzzlecam": ("puzzlecam", None, 2.0),
+    "puzzlecam_soft": ("puzzlecam", (0.25, 1.0), 2.0),
+    "ctopk_w_csi": ("ctopk_w_csi", None, 2.0),
+    "gt_bbox": ("gt_bbox", None, 2.0),
+    "max_step1": ("max", between(1 / 3), 2.0),
+    "max_step2": ("max", between(2 / 3), 2.0),
+    "max_puzzlecam": ("max", PUZZLECAM, 2.0),
+    "supervised_long": ("max", (0.0, 0.0), 8.0),
+    "max_long": ("max", None, 8.0),
 }
 
 

@@ -64,7 +64,11 @@ elif [ -z "${PYTHON:-}" ] && [ -n "${VIRTUAL_ENV:-}" ]; then
 elif [ -z "${PYTHON:-}" ]; then
   if [ ! -x .venv/bin/python ]; then
     python="$(find_python)"
-    "$python" -m venv .venv
+    if ! "$python" -m venv .venv; then
+      rm -rf .venv # half of one would be taken for a whole one
+      echo "error: $python makes no virtual environment; on Debian and Ubuntu install python3-venv" >&2
+      exit 2
+    fi
   fi
   PYTHON=.venv/bin/python
 fi

@@ -52,7 +52,8 @@ num_gpus=0
 if [ -n "${CUDA_VISIBLE_DEVICES:-}" ]; then
   num_gpus="$(tr , '\n' <<< "$CUDA_VISIBLE_DEVICES" | wc -l)"
 elif [ -z "${CUDA_VISIBLE_DEVICES+set}" ] && command -v nvidia-smi > /dev/null; then
-  num_gpus="$(nvidia-smi --list-gpus | wc -l)"
+  # It fails where there is no driver.
+  num_gpus="$({ nvidia-smi --list-gpus 2> /dev/null || true; } | { grep -c '^GPU' || true; })"
 fi
 [ $((num_gpus % number)) -eq 0 ] ||
   fail "$number processes cannot share $num_gpus GPUs evenly: choose another -n, or set CUDA_VISIBLE_DEVICES"

@@ -178,7 +178,8 @@ def create(model: "Predictor") -> "gr.Blocks":
             try:
                 found = view.predict(path)
             except (UserError, DivergedError) as error:
-                raise gr.Error(str(error).replace(path, Path(path).name)) from error
+                gr.Warning(str(error).replace(path, Path(path).name))
+                return None, gr.Dropdown([], value=None)  # not the image before it
             classes = view.classes(found)
             return found, gr.Dropdown(classes, value=classes[0])
 

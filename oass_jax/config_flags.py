@@ -4,6 +4,7 @@ To train, the config is the word's, and any field may be set. To evaluate, it is
 the workdir, and only what does not belong to the run may be set.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def to_train(word: str, overrides: Sequence[str]) -> ConfigDict:
     """
     config = _override(config_file.load(word), overrides)
     check_config(config)
+    _make_absolute(config)
     return config
 
 
@@ -69,7 +71,18 @@ def to_evaluate(workdir: Path, word: str | None, overrides: Sequence[str]) -> Co
     with_checkpoint = config.copy_and_resolve_references()
     with_checkpoint.model.pretrained = with_checkpoint.model.label_vectors = ""
     check_config(with_checkpoint)
+    _make_absolute(config)
     return config
+
+
+def _make_absolute(config: ConfigDict) -> None:
+    """Names where the data is so that the run finds it from any folder."""
+    for name in ("data_dir", "manual_dir", "path", "image_dir"):
+        path = os.path.abspath(os.path.expanduser(config.data[name]))
+        # Of a tfds data set `path` may be its name.
+        is_name = name == "path" and not (os.path.exists(path) or "{split}" in path)
+        if config.data[name] and not is_name:
+            config.data[name] = path
 
 
 def _config_of_run(workdir: Path) -> ConfigDict:

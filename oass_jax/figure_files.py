@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from oass_jax import command_line
 from oass_jax.errors import UserError, nearest
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def draw_keypoints(args: argparse.Namespace) -> Files:
     from oass_jax.figures import image_plots, style
     from oass_jax.run.files import csv_text
 
-    if Path(args.image).is_file():
+    if command_line.path(args.image).is_file():
         known = labelled_image.read_file(args.image)
     else:
         known = labelled_image.find(labelled_image.open_evaluated(model), args.image)

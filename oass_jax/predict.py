@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     """The command. Imports jax late, so that errors answer at once."""
     args = parse(argv)
     # All of them before anything is written, since what is written are images, too.
-    paths = list(_find(args.images, args.out))
+    paths = list(dict.fromkeys(_find(args.images, args.out)))
     if not paths:
         raise UserError(f"there is no image in {' '.join(args.images)}")
     from oass_jax.evaluation import decision
@@ -146,6 +146,8 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
         elif word.startswith("@"):
             yield from _listed(word[1:])
         elif matches := sorted(glob.iglob(word, recursive=True)):
+            if "**" in word:  # which names what is in the folders, too
+                matches = [match for match in matches if match.lower().endswith(SUFFIXES)]
             yield from _find(matches, out)
         else:
             raise UserError(f"there is no image {word}: {nearest_path(Path(word))}")

@@ -152,6 +152,18 @@ def test_words_may_be_in_any_order_and_spelling(words):
     assert (args.config.batch_size, args.config.data.cache) == (7, True)
 
 
+def test_a_run_knows_its_data_from_any_folder(tmp_path, monkeypatch):
+    (tmp_path / "labels.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    given = ["--config=own", W, "--config.data.path=labels.csv", "--config.data.image_dir=."]
+    data = main.parse(given).config.data
+    assert (data.path, data.image_dir) == (str(tmp_path / "labels.csv"), str(tmp_path))
+    assert data.manual_dir == ""
+    named = [f"--config.{part}.dataset=tfds" for part in ("data", "eval")]
+    data = main.parse(["--config=own", W, *named, "--config.data.path=oxford/pets:1.0"]).config.data
+    assert data.path == "oxford/pets:1.0"
+
+
 def test_a_tilde_behind_a_flag_is_the_home_folder(monkeypatch):
     """A shell expands it in `~/x` alone."""
     monkeypatch.setenv("HOME", "/home/user")

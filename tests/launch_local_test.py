@@ -56,6 +56,21 @@ def test_gpus_are_shared_evenly(local):
     assert "3 processes cannot share 4 GPUs evenly" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("nvidia_smi", "share"),
+    [
+        ("echo 'GPU 0: NVIDIA H200'; echo 'GPU 1: NVIDIA H200'", ["0", "1"]),
+        ("exit 9", ["none"] * 2),
+    ],
+)
+def test_gpus_are_counted_and_a_machine_without_a_driver_has_none(local, nvidia_smi, share):
+    local.machine.stand_in("nvidia-smi", nvidia_smi)
+    del local.machine.env["CUDA_VISIBLE_DEVICES"]
+    done = local("")
+    assert done.returncode == 0, done.stderr
+    assert sorted(line.split()[3] for line in done.stdout.splitlines()) == share
+
+
 @pytest.mark.parametrize("end", ["exit 75", "kill -KILL $$", "kill -ABRT $$"])
 def test_all_start_again_where_one_was_interrupted(local, end):
     # The other ends with what must not decide.

@@ -154,6 +154,14 @@ def test_an_evaluation_of_another_list(copied):
     assert (summary["num_images"], summary["absent"]) == (2, ["bird", "cat"])
     assert summary["thresholds_of"].startswith("csv val")
     assert summary["dataset"] == "csv/images/new"
+    # Another list of that name, in a folder of that name, does not replace it.
+    (images.parent / "other" / "images").mkdir(parents=True)
+    other = shutil.copy(images / "new.csv", images.parent / "other" / "images" / "new.csv")
+    path = [f"--config.data.path={other}", f"--config.data.image_dir={images}"]
+    done = call([f"--workdir={run}", "--mode=eval", *path, "--config.eval.split=all"])
+    assert done.returncode == 0, done.stderr
+    (second,) = (run / "eval").glob("csv-images-new-????????_all")
+    assert json.loads((second / "summary.json").read_text())["path"] == str(other)
     # A split of the same name is not that of the run either.
     before = (run / "thresholds.json").read_bytes()
     (images / "new.csv").write_text("image,labels,split\n03.png,dog,val\n05,,val\n")

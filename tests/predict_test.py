@@ -114,8 +114,8 @@ def test_an_image_that_cannot_be_read_is_skipped(finished_run, photos, tmp_path)
     assert "broken.jpg cannot be decoded" in errors[0]
     assert errors[1] == f"error: {tmp_path / 'gone.png'} cannot be read: No such file or directory"
     assert errors[2] == "error: x\0.png cannot be read: embedded null byte"
-    assert errors[3] == "error: 3 of 7 images could not be read"
-    assert len(table(tmp_path)) == 4
+    assert errors[3] == "error: 3 of 6 images could not be read"
+    assert len(table(tmp_path)) == 3  # c.png once
 
 
 def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
@@ -129,6 +129,8 @@ def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
     assert list(predict._find(["."], None)) == ["./@c[1].png", "./c.png", "./a/x.PNG", "./b/x.PNG"]
     # What an earlier command wrote there is not predicted.
     assert list(predict._find(["."], Path("a"))) == ["./@c[1].png", "./c.png", "./b/x.PNG"]
+    (photos / "a" / "notes.txt").touch()
+    assert list(predict._find(["**"], None)) == ["@c[1].png", "a/x.PNG", "b/x.PNG", "c.png"]
     (photos / "cams").mkdir()
     (photos / "cams" / "x.png").touch()
     assert "./cams/x.png" not in list(predict._find(["."], Path(".")))

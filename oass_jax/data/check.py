@@ -13,7 +13,6 @@ from oass_jax.data.example import Split
 from oass_jax.data.image_file import decode_rgb
 from oass_jax.errors import UserError
 
-_SHOWN = 20  # problems
 _AHEAD = 64  # images that are read before the first of them is needed
 
 
@@ -80,16 +79,11 @@ def check_splits(
 
 
 def summarize(problems: Sequence[str]) -> list[str]:
-    """The first of the problems and how many there are, as lines."""
+    """The problems and how many there are, as lines."""
     if not problems:
         return ["no problems"]
-    more = len(problems) - _SHOWN
     counted = f"{len(problems)} problem" + "s" * (len(problems) > 1)
-    return [
-        f"{counted}:",
-        *(f"  {problem}" for problem in problems[:_SHOWN]),
-        *[f"  and {more} more"] * (more > 0),
-    ]
+    return [f"{counted}:", *(f"  {problem}" for problem in problems)]
 
 
 def _read_all(split: Split, num_threads: int) -> Iterator[Image]:

@@ -1,12 +1,14 @@
 """What the measurement of class maps leaves in a workdir. Every file is written whole or not."""
 
 import io
+import os
 from collections.abc import Iterable
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from oass_jax.data.image_file import SUFFIXES
 from oass_jax.errors import UserError
 from oass_jax.evaluation.cam import EPSILON
 from oass_jax.evaluation.cam_iou import Segmentation, mean
@@ -30,7 +32,8 @@ def map_names(filenames: Iterable[str]) -> list[str]:
     """
     names, image_of = [], {}
     for filename in filenames:
-        name = f"{safe_name(str(PurePath(filename).with_suffix('')))}.npy"
+        stem, suffix = os.path.splitext(filename)
+        name = f"{safe_name(stem if suffix.lower() in SUFFIXES else filename)}.npy"
         names.append(name)
         if len(name.encode(errors="surrogateescape")) > _MAX_BYTES:
             raise UserError(

@@ -100,7 +100,7 @@ def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) 
         with np.load(path) as arrays:
             scores, labels = arrays["prediction"], arrays["label"]
             names = arrays["class_name"].tolist()
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise UserError(
             f"{PRECISION}={wanted:g} needs the scores of the validation split, but {path} cannot "
             f"be read ({error}): evaluate with --mode=eval first"
@@ -110,7 +110,7 @@ def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) 
     chosen = thresholds.for_precision(
         scores, labels, wanted, source=f"{evaluation.name}, {len(scores)} images"
     )
-    below = chosen.precision < 100 * wanted  # False where it is NaN
+    below = chosen.precision < 100 * wanted * (1 - 1e-9)  # rounding; False where it is NaN
     missed = ", ".join(name for name, is_below in zip(class_names, below, strict=True) if is_below)
     note = f"; no threshold has it for {missed}" if missed else ""
     return Decision(chosen.probability, f"{chosen.rule} on {chosen.source}{note}")

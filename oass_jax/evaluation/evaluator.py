@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from oass_jax.model.network import Network
 from oass_jax.run import build, workdir
 from oass_jax.run.build import Batch
 from oass_jax.run.console import Console
+from oass_jax.run.files import read_json
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
@@ -135,7 +138,7 @@ class Evaluator:
             "step": step,
             "checkpoint": config.checkpoint,
             "command": workdir.command(),
-        }
+        } | places(self._config)
         return Evaluation(
             dataset=self.split.name,
             split=config.split,
@@ -181,6 +184,12 @@ class Evaluator:
         return thresholds.best_f1(prediction, label, source=source), None
 
 
+def places(config: ConfigDict) -> dict[str, str]:
+    """Where the images of an evaluated list are, for its summary; nothing for other data sets."""
+    with_path = config.eval.dataset in sources.WITH_PATH
+    return {name: config.data[name] for name in ("path", "image_dir")} if with_path else {}
+
+
 def open_split(
     config: ConfigDict, folder: Workdir, name: str, class_names: tuple[str, ...]
 ) -> pipeline.Split:
@@ -200,10 +209,15 @@ def open_split(
     """
     split = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
     trained_path = folder.fields().get("data.path", config.data.path)
-    path, trained = (Path(each).expanduser().resolve() for each in (config.data.path, trained_path))
-    if config.eval.dataset in sources.WITH_PATH and path != trained:
-        return dataclasses.replace(split, name=f"{split.name}/{path.parent.name}/{path.stem}")
-    return split
+    path, trained = (Path(each).resolve() for each in (config.data.path, trained_path))
+    if config.eval.dataset not in sources.WITH_PATH or path == trained:
+        return split
+    named = f"{split.name}/{path.parent.name}/{path.stem}"
+    for target in (folder.evaluation(named, name), folder.cams(named, name)):
+        if read_json(target / workdir.SUMMARY).get("path", config.data.path) != config.data.path:
+            named += f"-{zlib.crc32(os.fsencode(path)):08x}"  # another list of that name
+            break
+    return dataclasses.replace(split, name=named)
 
 
 def read_batches(

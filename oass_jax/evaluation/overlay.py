@@ -1,5 +1,6 @@
 """A class map drawn over its image: colour and opacity by value, title, and the peak marked."""
 
+import functools
 import math
 
 import numpy as np
@@ -111,7 +112,7 @@ def add_title(
       RGB, as wide as the image; a narrow one is given a margin, up to `MIN_PX`, for the text.
     """
     unit = _unit(image)
-    font = ImageFont.load_default(unit)
+    font = _font(unit)
     text_px = math.ceil(font.getlength(text)) + unit
     width = max(image.width, min(text_px, MIN_PX))
     whole = Image.new("RGB", (width, 2 * unit + image.height), ground)
@@ -119,6 +120,14 @@ def add_title(
     whole.paste(_DARK, (0, 2 * unit, width, whole.height))
     whole.paste(image, ((width - image.width) // 2, 2 * unit))
     return whole
+
+
+@functools.cache
+def _font(size_px: int) -> ImageFont.FreeTypeFont:
+    # PIL's own has the letters of English only.
+    import matplotlib
+
+    return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 
 def mark(image: Image.Image, centre_yx: tuple[float, float]) -> None:

@@ -22,7 +22,7 @@ class Console:
         Args:
           quiet: print nothing, as every process of a run but the first.
         """
-        self._console = rich.console.Console(quiet=quiet, highlight=False)
+        self._console = rich.console.Console(quiet=quiet, highlight=False, emoji=False)
         self._bar = None
         if self._console.is_terminal:
             columns = (

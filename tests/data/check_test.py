@@ -78,14 +78,8 @@ def test_an_image_in_two_splits_is_a_problem_and_twice_in_one_a_warning(folder):
     assert any(line.startswith("warning: 1 images are there twice in one split") for line in lines)
 
 
-def test_the_first_problems_are_shown_and_all_counted():
+def test_problems_are_counted_and_all_shown():
     assert check.summarize([]) == ["no problems"]
     assert check.summarize(["x"]) == ["1 problem:", "  x"]
     lines = check.summarize([str(n) for n in range(25)])
-    assert (lines[0], lines[1], lines[20], lines[21]) == (
-        "25 problems:",
-        "  0",
-        "  19",
-        "  and 5 more",
-    )
-    assert len(lines) == 22
+    assert lines == ["25 problems:", *(f"  {n}" for n in range(25))]

@@ -34,6 +34,13 @@ def test_the_image_is_below_the_title_and_gray_where_the_map_is_not_positive():
     assert hot[0] - hot[2] > 50  # yellow
 
 
+def test_a_title_has_letters_of_many_languages():
+    """A font without a letter draws the same box for each."""
+    image = Image.new("RGB", (320, 240))
+    drawn = {overlay.add_title(image, letter).tobytes() for letter in "äéñłжλ"}
+    assert len(drawn) == 6
+
+
 def test_an_absent_class_does_not_glow():
     class_map = np.ones([240, 320])
     change = [

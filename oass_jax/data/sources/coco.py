@@ -6,6 +6,7 @@ Boxes come along; crowds are difficult objects. Images without objects are kept,
 import collections
 import functools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,7 +144,8 @@ def _object(
         raise ValueError("it needs a bbox of four numbers, and its image a height and width")
     left, top, box_width, box_height = box
     outside = max(-left, -top, left + box_width - width, top + box_height - height)
-    if min(box_width, box_height) < 0 or not outside <= _SLACK_PX:
+    is_finite = all(map(math.isfinite, box))
+    if not is_finite or min(box_width, box_height) < 0 or not outside <= _SLACK_PX:
         raise ValueError(f"the box {box} is not inside the {width}x{height} image")
     ymin, ymax = (min(max(y / height, 0.0), 1.0) for y in (top, top + box_height))
     xmin, xmax = (min(max(x / width, 0.0), 1.0) for x in (left, left + box_width))

@@ -78,13 +78,15 @@ def read(path: Path) -> ImageList:
     text = read_text(path)
     header, lines = _read_lines(path, text)
     columns = _find_columns(path, header)
+    if nameless := [line.where for line in lines if not line.cells[columns.image]]:
+        raise ListError([f"{where}: the name of the image is empty" for where in nameless])
     others = [c for c in range(len(header)) if c not in columns]
     if columns.labels is None:
         labels, ignored, classes, how = _read_class_columns(path, header, lines, others)
-        empty = []
+        doubts = []
         unread = [header[c] for c in others if header[c] not in classes]
     else:
-        labels, empty, how = _read_label_column(lines, columns.labels)
+        labels, doubts, how = _read_label_column(lines, columns.labels)
         how = f"labels from {header[columns.labels]!r}, {how}"
         ignored = [()] * len(lines)
         classes = sorted({label for present in labels for label in present})
@@ -101,7 +103,7 @@ def read(path: Path) -> ImageList:
         checksum=checksum(text.encode()),
         images=[
             ListedImage(
-                filename=_filename(line, columns.image),
+                filename=line.cells[columns.image],
                 where=line.where,
                 labels=tuple(present),
                 ignored=tuple(unknown),
@@ -111,14 +113,8 @@ def read(path: Path) -> ImageList:
         ],
         class_names=tuple(classes),
         has_boxes=False,
-        notes=(*notes, *empty, *_case_notes(classes)),
+        notes=(*notes, *doubts, *_case_notes(classes)),
     )
-
-
-def _filename(line: _Line, column: int) -> str:
-    if not line.cells[column]:
-        raise UserError(f"{line.where}: the name of the image is empty")
-    return line.cells[column]
 
 
 def _read_lines(path: Path, text: str) -> tuple[list[str], list[_Line]]:
@@ -182,7 +178,7 @@ def _find_columns(path: Path, header: Sequence[str]) -> _Columns:
 def _read_label_column(
     lines: Sequence[_Line], column: int
 ) -> tuple[list[list[str]], list[str], str]:
-    """The labels of every line, each once; a warning of empty ones; and how they are separated.
+    """The labels of every line, each once; notes on doubts; and how they are separated.
 
     Raises:
       ListError: two ways to separate them.
@@ -208,13 +204,22 @@ def _read_label_column(
     ]
     # Labels come again in other company; the words of a name do not.
     num_parts = len({part for labels in parts for part in labels})
-    if separator in (",", None) and num_parts > len({*texts} - {""}):
-        parts, how = [[text] if text else [] for text in texts], "one an image"
+    guesses = []
+    if several := [text for text, labels in zip(texts, parts, strict=True) if len(labels) > 1]:
+        if separator in (",", None) and num_parts > len({*texts} - {""}):
+            parts, how = [[text] if text else [] for text in texts], "one an image"
+            guesses = [f"{several[0]!r} was read as one label: separate labels by | if it is more"]
+        elif separator is None:
+            guesses = [
+                f"{several[0]!r} was read as {len(several[0].split())} labels: separate labels by "
+                "| if names have several words"
+            ]
     if all(len(labels) < 2 for labels in parts):
         how = "one an image"
     empty = [line.where for line, labels in zip(lines, parts, strict=True) if "" in labels]
     notes = [f"warning: {len(empty)} lines have an empty label, such as {where}" for where in empty]
-    return [list(dict.fromkeys(filter(None, labels))) for labels in parts], notes[:1], how
+    labels = [list(dict.fromkeys(filter(None, labels))) for labels in parts]
+    return labels, [*guesses, *notes[:1]], how
 
 
 def _without_brackets(text: str) -> str:
@@ -236,7 +241,7 @@ def _read_class_columns(
         c
         for c in columns
         if not _NUMBERS_LINES.fullmatch(header[c])
-        and header[c].lower() not in IMAGE_COLUMNS
+        and header[c].lower() not in (*IMAGE_COLUMNS, *SPLIT_COLUMNS)
         and any(line.cells[c].lower() in _VALUES for line in lines)
     ]
     if not classes:

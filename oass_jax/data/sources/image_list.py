@@ -101,6 +101,11 @@ def read_text(path: Path) -> str:
         ) from error
 
 
+def is_text(name: str) -> bool:
+    """Whether the name of a file can be written down."""
+    return name.encode(errors="ignore").decode() == name
+
+
 def read_bytes(path: Path) -> bytes:
     """The content of a list.
 

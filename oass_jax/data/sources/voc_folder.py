@@ -5,12 +5,13 @@
 write it.
 """
 
+import collections
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-from oass_jax.data.sources import file_list, voc_devkit
+from oass_jax.data.sources import file_list
 from oass_jax.data.sources.image_list import (
     TEST,
     TRAIN,
@@ -19,7 +20,9 @@ from oass_jax.data.sources.image_list import (
     ListedImage,
     ListError,
     Object,
+    is_text,
     read_bytes,
+    read_text,
 )
 from oass_jax.data.sources.voc_annotation import parse_annotation
 from oass_jax.errors import UserError
@@ -37,16 +40,19 @@ def read(path: Path) -> ImageList:
     files = sorted((path / _ANNOTATIONS).glob("*.xml"))
     if not files:
         raise UserError(f"{path} has no {_ANNOTATIONS}/*.xml: name the folder that holds them")
-    splits, digest = _read_lists(path), hashlib.sha256()
+    known = {file.stem for file in files}
+    splits, digest = _read_lists(path, known), hashlib.sha256()
     images, problems = [], []
     for file in files:
+        if not is_text(file.name):
+            problems.append(f"the name {file.name!a} in {file.parent} is not UTF-8: rename it")
+            continue
         data = read_bytes(file)
         digest.update(file.name.encode() + data)
         try:
             images.append(_image(file, data, splits.get(file.stem)))
         except UserError as error:
             problems.append(str(error))
-    known = {file.stem for file in files}
     problems += [
         f"{path / _LISTS / split}.txt lists {image_id}, which has no annotation"
         for image_id, split in splits.items()
@@ -82,13 +88,17 @@ def _image(file: Path, data: bytes, split: str | None) -> ListedImage:
     )
 
 
-def _read_lists(path: Path) -> Mapping[str, str]:
+def _read_lists(path: Path, known: Collection[str]) -> Mapping[str, str]:
     """Image id -> its split.
 
     `trainval` is no split of its own; VOC's lists of one class, `cat_train.txt`, are none either.
 
+    Args:
+      path: of the folder.
+      known: ids that have an annotation, which may hold spaces.
+
     Raises:
-      ListError: an image is in two splits.
+      ListError: an image is in two splits, or in one twice.
     """
     splits: dict[str, str] = {}
     problems = []
@@ -96,9 +106,18 @@ def _read_lists(path: Path) -> Mapping[str, str]:
         file = path / _LISTS / f"{split}.txt"
         if not file.is_file():
             continue
-        for image_id in voc_devkit.parse_ids(read_bytes(file), name=str(file)):
-            if splits.setdefault(image_id, split) != split:
-                problems.append(f"{file} lists {image_id}, which {splits[image_id]}.txt does, too")
+        lines = filter(None, map(str.strip, read_text(file).splitlines()))
+        ids = [line if line in known else line.split()[0] for line in lines]
+        problems += [
+            f"{file} lists {image_id} twice: remove one of the lines"
+            for image_id, count in collections.Counter(ids).items()
+            if count > 1
+        ]
+        problems += [
+            f"{file} lists {image_id}, which {splits[image_id]}.txt does, too"
+            for image_id in dict.fromkeys(ids)
+            if splits.setdefault(image_id, split) != split
+        ]
     if problems:
         raise ListError(problems)
     return splits

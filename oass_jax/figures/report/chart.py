@@ -108,7 +108,7 @@ def _axis(
     given: tuple[float, float] | None, values: Sequence[Sequence[float]]
 ) -> tuple[float, float, list[float]]:
     low, high = given or (min(map(min, values)), max(map(max, values)))
-    if low == high:
+    if math.isclose(low, high):
         low, high = (low - abs(low) / 2, high + abs(high) / 2) if low else (0.0, 1.0)
     places = ticks(low, high)
     return (*given, places) if given else (places[0], places[-1], places)

@@ -15,6 +15,7 @@ from oass_jax.run.files import read_json
 
 MAX_IMAGES = 500
 _SIDE_PX = 112
+_PLACES = ("path", "image_dir")
 _QUALITY = 60
 
 
@@ -86,6 +87,9 @@ def _open(source: Source) -> Split:
     data = read_json(folder.config).get("data")
     if not dataset or not isinstance(data, dict):
         raise UserError(f"{folder.config} does not say where they are")
+    if (kind := dataset.partition("/")[0]) in sources.WITH_PATH:  # then the list's name follows
+        dataset = kind
+        data = data | {name: source.summary.get(name, data.get(name)) for name in _PLACES}
     location = replace(
         Location.from_fields(data, split_list=folder.split_list),
         manual_dir=None,  # what was prepared stays right, wherever its archives went

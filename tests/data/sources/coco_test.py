@@ -107,6 +107,7 @@ def without(part, number=None, field=None):
         (change("annotations", 1, bbox=[0, 0, -1, 3]), "is not inside the 8x6 image"),
         (change("annotations", 1, bbox=[0, 0, 80, 3]), "is not inside the 8x6 image"),
         (change("annotations", 1, bbox=[float("nan"), 0, 8, 3]), "is not inside the 8x6 image"),
+        (change("annotations", 1, bbox=[1, float("nan"), 5, 5]), "is not inside the 8x6 image"),
     ],
 )
 def test_a_mistake_names_the_entry(instances, sentence, folder):

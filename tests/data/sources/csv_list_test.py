@@ -76,7 +76,10 @@ def test_what_was_taken_for_what_is_one_line(folder):
         "labels.csv: images from 'fname', labels from 'labels', separated by spaces, splits from "
         "'is_valid'; not read: size"
     )
-    assert others == ["warning: train has no negative of cat, dog"]
+    assert others == [
+        "'cat dog' was read as 2 labels: separate labels by | if names have several words",
+        "warning: train has no negative of cat, dog",
+    ]
 
 
 def test_minus_one_is_ignored_in_batches_too(folder):
@@ -114,6 +117,18 @@ def test_names_of_several_words_where_something_else_separates(folder):
 )
 def test_words_of_a_name_are_no_labels(folder, text, classes):
     assert opened(folder, "image,labels\n" + text).class_names == classes
+
+
+def test_a_guess_is_told(folder):
+    """Where each line has another set of labels, nothing tells words of a name from labels."""
+    notes = opened(folder, 'image,labels\na.png,"cat, dog"\nb.png,"bird, fish"\n').notes
+    assert "'cat, dog' was read as one label: separate labels by | if it is more" in notes
+    assert not any("was read as" in note for note in opened(folder, "image,labels\na.png,x").notes)
+
+
+def test_a_second_column_of_splits_is_no_class(folder):
+    text = "image,split,is_valid,cat,dog\na.png,train,0,1,0\nb.png,val,1,0,1\n"
+    assert opened(folder, text, split="train").class_names == ("cat", "dog")
 
 
 def test_other_case_and_a_tilde_are_names_of_files(folder, sample_images):

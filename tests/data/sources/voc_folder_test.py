@@ -1,5 +1,8 @@
 """A folder of XML files and images, with classes of any name."""
 
+import os
+import shutil
+
 import pytest
 
 from oass_jax.data import pipeline
@@ -65,6 +68,26 @@ def test_lists_are_the_splits(folder):
 
 def test_without_lists_a_split_is_drawn(folder):
     assert {len(opened(folder, name, val_fraction=0.34)) for name in ("train", "val")} == {1, 2}
+
+
+def test_ids_may_hold_spaces_and_a_list_a_mark_of_its_encoding(folder):
+    for name in ("my photo (1)", "my photo (2)"):
+        write(folder, name, SIZE.format(8) + voc_object("okapi", 1, 1, 2, 2))
+        shutil.copy(folder / "JPEGImages" / "a.png", folder / "JPEGImages" / f"{name}.png")
+    write_list(folder, "train", "\ufeffa", "my photo (1)", "my photo (2)")
+    assert [record["image"].stem for record in opened(folder, "train").source] == [
+        *("a", "my photo (1)", "my photo (2)")
+    ]
+    write_list(folder, "train", "a", "a")
+    with pytest.raises(ListError, match=r"train\.txt lists a twice"):
+        opened(folder)
+
+
+def test_a_name_that_is_no_text_is_a_problem(folder):
+    name = os.fsdecode(b"Stra\xdfe.xml")
+    (folder / "Annotations" / name).write_text("<annotation/>")
+    with pytest.raises(ListError, match="is not UTF-8: rename it"):
+        opened(folder)
 
 
 def test_mistakes_name_the_file(folder, tmp_path_factory):

@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -33,10 +35,12 @@ def test_a_line_goes_through_its_points():
     assert drawing.y_ticks[-1] == (top, "100")
 
 
-@pytest.mark.parametrize("value", [0.0, 3.0, -2.0])
-def test_a_constant_has_a_place(value):
-    drawing = chart.line_chart("t", {"a": ([5], [value])}, x_label="x")
-    ((x, y),) = drawing.lines[0].points
+@pytest.mark.parametrize(
+    "values", [[0.0], [3.0], [-2.0], [100.0, math.nextafter(100, 0)], [50.0, math.nextafter(50, 0)]]
+)
+def test_a_constant_has_a_place(values):
+    drawing = chart.line_chart("t", {"a": ([5] * len(values), values)}, x_label="x")
+    x, y = drawing.lines[0].points[0]
     assert chart.LEFT <= x <= chart.WIDTH
     assert chart.TOP <= y <= chart.HEIGHT
 

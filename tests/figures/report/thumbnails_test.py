@@ -65,6 +65,14 @@ def test_images_are_found_by_name_where_the_list_has_changed(run, tmp_path):
     assert notes == ["1 images are not shown, such as: 0000.jpg is not in csv val any more."]
 
 
+def test_images_of_another_list_than_the_run_was_trained_on(run, tmp_path):
+    path = write_images(tmp_path / "others", IMAGES, LABEL, CLASSES)
+    run.summary.update(dataset="csv/others/labels", path=str(path), image_dir="")
+    shutil.rmtree(tmp_path / "images")
+    found, notes = read(run, [7])
+    assert (list(found), notes) == ([7], [])
+
+
 def test_a_damaged_image_is_reported_and_the_others_are_there(run, tmp_path):
     (tmp_path / "images" / IMAGES[3]).write_bytes(b"no image")
     found, (note,) = read(run, [3, 4])
