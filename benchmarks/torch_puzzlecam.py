@@ -84,7 +84,7 @@ def choose_device() -> bool:
         ) from error
     if not torch.cuda.is_available():
         os.environ["JAX_PLATFORMS"] = "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(os.cpu_count())
     torch.backends.cudnn.benchmark = True
     import jax
 

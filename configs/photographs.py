@@ -17,13 +17,10 @@ def between(share):
     return tuple(a ** (1 - share) * b**share for a, b in zip(OASS, PUZZLECAM, strict=True))
 
 
-# Name -> config of a method, weights where they are others than its own, and epochs.
+# Name -> config of a method, weights where they are others than its own, and epochs. Those without
+# patches have a teacher, so that its weights are evaluated, too.
 ROWS = {
-    "supervised": (
-        "max",
-        (0.0, 0.0),
-        2.0,
-    ),  # with a teacher, so that its weights are evaluated, too
+    "supervised": ("max", (0.0, 0.0), 2.0),
     "max": ("max", None, 2.0),
     "random": ("random", None, 2.0),
     "max_csi": ("max_csi", None, 2.0),

@@ -64,9 +64,11 @@ elif [ -z "${PYTHON:-}" ] && [ -n "${VIRTUAL_ENV:-}" ]; then
 elif [ -z "${PYTHON:-}" ]; then
   if [ ! -x .venv/bin/python ]; then
     python="$(find_python)"
+    is_new=true
+    [ ! -e .venv ] || is_new=false
     if ! "$python" -m venv .venv; then
-      rm -rf .venv # half of one would be taken for a whole one
-      echo "error: $python makes no virtual environment; on Debian and Ubuntu install python3-venv" >&2
+      ! "$is_new" || rm -rf .venv # half of one would be taken for a whole one
+      echo "error: $python could not make .venv, see above; Debian and Ubuntu need python3-venv" >&2
       exit 2
     fi
   fi

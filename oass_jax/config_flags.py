@@ -79,8 +79,9 @@ def _make_absolute(config: ConfigDict) -> None:
     """Names where the data is so that the run finds it from any folder."""
     for name in ("data_dir", "manual_dir", "path", "image_dir"):
         path = os.path.abspath(os.path.expanduser(config.data[name]))
-        # Of a tfds data set `path` may be its name.
-        is_name = name == "path" and not (os.path.exists(path) or "{split}" in path)
+        # Of a prepared tfds data set `path` is its name.
+        is_of_tfds = name == "path" and "tfds" in (config.data.dataset, config.eval.dataset)
+        is_name = is_of_tfds and not os.path.exists(os.path.join(path, "dataset_info.json"))
         if config.data[name] and not is_name:
             config.data[name] = path
 

@@ -23,7 +23,7 @@ import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,7 +86,7 @@ def main(argv: Sequence[str]) -> int:
     """The command. Imports jax late, so that errors answer at once."""
     args = parse(argv)
     # All of them before anything is written, since what is written are images, too.
-    paths = list(dict.fromkeys(_find(args.images, args.out)))
+    paths = list(_find(args.images, args.out))
     if not paths:
         raise UserError(f"there is no image in {' '.join(args.images)}")
     from oass_jax.evaluation import decision
@@ -145,12 +145,19 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
             yield word
         elif word.startswith("@"):
             yield from _listed(word[1:])
+        elif "**" in word and (matches := sorted(glob.iglob(word, recursive=True))):
+            # It names folders and what is in them, whatever that is.
+            inside = [m for m in matches if os.path.isdir(m) or m.lower().endswith(SUFFIXES)]
+            found = dict.fromkeys(map(os.path.normpath, _find(inside, out)))
+            yield from (path for path in found if not _is_in(path, excluded))
         elif matches := sorted(glob.iglob(word, recursive=True)):
-            if "**" in word:  # which names what is in the folders, too
-                matches = [match for match in matches if match.lower().endswith(SUFFIXES)]
             yield from _find(matches, out)
         else:
             raise UserError(f"there is no image {word}: {nearest_path(Path(word))}")
+
+
+def _is_in(path: str, folders: Collection[str]) -> bool:
+    return any(os.path.abspath(path).startswith(folder + os.sep) for folder in folders)
 
 
 def _listed(path: str) -> Iterator[str]:

@@ -159,6 +159,7 @@ def test_a_run_knows_its_data_from_any_folder(tmp_path, monkeypatch):
     data = main.parse(given).config.data
     assert (data.path, data.image_dir) == (str(tmp_path / "labels.csv"), str(tmp_path))
     assert data.manual_dir == ""
+    (tmp_path / "oxford" / "pets:1.0").mkdir(parents=True)
     named = [f"--config.{part}.dataset=tfds" for part in ("data", "eval")]
     data = main.parse(["--config=own", W, *named, "--config.data.path=oxford/pets:1.0"]).config.data
     assert data.path == "oxford/pets:1.0"

@@ -119,7 +119,7 @@ class CamEvaluator:
             "image_px": config.eval.image_px,
             "scales": config.cam.scales,
             "flip": config.cam.flip,
-        } | evaluator.places(config)
+        } | evaluator.about_list(config, self._split)
         result = cam_iou.score(counts, thresholds)
         return cam_files.write_result(
             self._folder,

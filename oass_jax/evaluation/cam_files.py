@@ -32,6 +32,7 @@ def map_names(filenames: Iterable[str]) -> list[str]:
     """
     names, image_of = [], {}
     for filename in filenames:
+        filename = os.path.normpath(filename)
         stem, suffix = os.path.splitext(filename)
         name = f"{safe_name(stem if suffix.lower() in SUFFIXES else filename)}.npy"
         names.append(name)

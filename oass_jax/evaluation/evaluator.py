@@ -3,8 +3,6 @@
 import dataclasses
 import functools
 import json
-import os
-import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline, sources
-from oass_jax.errors import DivergedError, EvaluationStoppedError
+from oass_jax.errors import DivergedError, EvaluationStoppedError, UserError
 from oass_jax.evaluation import average_precision, predict, score_files, thresholds
 from oass_jax.evaluation.average_precision import MeanAveragePrecision
 from oass_jax.evaluation.predict import Predictions
@@ -138,7 +136,7 @@ class Evaluator:
             "step": step,
             "checkpoint": config.checkpoint,
             "command": workdir.command(),
-        } | places(self._config)
+        } | about_list(self._config, self.split)
         return Evaluation(
             dataset=self.split.name,
             split=config.split,
@@ -184,10 +182,12 @@ class Evaluator:
         return thresholds.best_f1(prediction, label, source=source), None
 
 
-def places(config: ConfigDict) -> dict[str, str]:
-    """Where the images of an evaluated list are, for its summary; nothing for other data sets."""
-    with_path = config.eval.dataset in sources.WITH_PATH
-    return {name: config.data[name] for name in ("path", "image_dir")} if with_path else {}
+def about_list(config: ConfigDict, split: pipeline.Split) -> dict[str, str]:
+    """Of an evaluated list, what its summary says of it; nothing for other data sets."""
+    if config.eval.dataset not in sources.WITH_PATH:
+        return {}
+    places = {name: config.data[name] for name in ("path", "image_dir")}
+    return places | {"sources": pipeline.sources_checksum(split)}
 
 
 def open_split(
@@ -205,18 +205,25 @@ def open_split(
       The split; where it is of another list than the run's, that list is in its name.
 
     Raises:
-      UserError: no such split, or it has other classes.
+      UserError: no such split, or it has other classes; or another list of the same name was
+        evaluated before.
     """
     split = build.open_split(config, folder, config.eval.dataset, name, class_names=class_names)
-    trained_path = folder.fields().get("data.path", config.data.path)
-    path, trained = (Path(each).resolve() for each in (config.data.path, trained_path))
-    if config.eval.dataset not in sources.WITH_PATH or path == trained:
+    if config.eval.dataset not in sources.WITH_PATH:
         return split
+    trained_path = folder.fields().get("data.path", config.data.path)
+    path, trained = (Path(each).expanduser().resolve() for each in (config.data.path, trained_path))
+    evaluated = read_json(folder.evaluation(split.name, name) / workdir.SUMMARY)
+    if path == trained or evaluated.get("sources") == pipeline.sources_checksum(split):
+        return split  # the run's own, perhaps in another place
     named = f"{split.name}/{path.parent.name}/{path.stem}"
     for target in (folder.evaluation(named, name), folder.cams(named, name)):
-        if read_json(target / workdir.SUMMARY).get("path", config.data.path) != config.data.path:
-            named += f"-{zlib.crc32(os.fsencode(path)):08x}"  # another list of that name
-            break
+        other = read_json(target / workdir.SUMMARY).get("path", str(path))
+        if Path(other).resolve() != path:
+            raise UserError(
+                f"{target} is of another list of that name, {other}: rename or remove that folder, "
+                f"or rename the folder of {path}"
+            )
     return dataclasses.replace(split, name=named)
 
 

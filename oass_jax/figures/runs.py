@@ -4,7 +4,7 @@ import datetime
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from oass_jax.config_file import flatten
@@ -33,6 +33,8 @@ WITHOUT_EFFECT = frozenset(
         "checkpoint.keep_last",
     }
 )
+# Paths of which the name matters, and not where it lies.
+OF_PLACES = ("data.path", "data.image_dir")
 # What changes no result where there are no patches: fields that begin so.
 OF_PATCHES = (
     "keypoint.",
@@ -176,6 +178,8 @@ def settings(fields: Mapping[str, Any], summary: Mapping[str, Any] | None = None
       Name -> value. A field that is off is omitted, as it is in runs older than the field.
     """
     known = dict(fields)
+    for name in OF_PLACES:
+        known[name] = PurePath(known.get(name) or "").name
     for name, value in (summary or {}).items():
         if name in RECORDED_BY_EVALUATION or f"eval.{name}" in fields:
             known[f"eval.{name}"] = value

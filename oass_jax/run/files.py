@@ -17,7 +17,7 @@ from typing import Any
 from oass_jax.errors import UserError
 
 logger = logging.getLogger(__name__)
-TEMPORARY = ".tmp"  # suffix of a file that is being written
+_TEMPORARY = re.compile(r".*\.[0-9a-f]{8}\.tmp")  # a file that is being written
 _LEFTOVER_S = 3600
 # What a file name cannot hold on one system or another; % so that no two names become one.
 _UNSAFE = re.compile(r'[\x00-\x1f/\\:*?"<>|%]')
@@ -30,7 +30,7 @@ def write_bytes(path: Path, data: bytes) -> None:
     wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}{TEMPORARY}")
+    temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}.tmp")
     try:
         temporary.write_bytes(data)
         os.replace(temporary, path)
@@ -39,11 +39,16 @@ def write_bytes(path: Path, data: bytes) -> None:
         raise
 
 
+def is_temporary(name: str) -> bool:
+    """Whether a file is one that `write_bytes` has not finished."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
 def remove_leftovers(folder: Path) -> None:
     """Removes the temporary files of writers that were killed an hour ago or earlier."""
-    for path in folder.glob(f"*{TEMPORARY}"):
+    for path in folder.glob("*.tmp"):
         with contextlib.suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > _LEFTOVER_S:
+            if is_temporary(path.name) and time.time() - path.stat().st_mtime > _LEFTOVER_S:
                 path.unlink()
 
 

@@ -21,7 +21,7 @@ import filelock
 
 from oass_jax.config_file import flatten
 from oass_jax.errors import UserError
-from oass_jax.run.files import TEMPORARY, csv_text, read_json, remove_leftovers, write_bytes
+from oass_jax.run.files import csv_text, is_temporary, read_json, remove_leftovers, write_bytes
 
 # In the folder of an evaluation, `eval/DATASET_SPLIT` or `cams/DATASET_SPLIT`.
 SUMMARY = "summary.json"
@@ -129,7 +129,7 @@ class Workdir:
         remove_leftovers(path)
         for old in path.glob("*"):
             # What another process writes at this moment is not touched.
-            if old.name not in files and old.suffix != TEMPORARY and old.is_file():
+            if old.name not in files and not is_temporary(old.name) and old.is_file():
                 old.unlink(missing_ok=True)
 
     def read_bytes(self, path: Path) -> bytes:
@@ -194,7 +194,7 @@ class Workdir:
         other = sorted(
             name
             for name in names
-            if name not in own and not name.endswith(TEMPORARY) and not name.startswith(SHARED)
+            if name not in own and not is_temporary(name) and not name.startswith(SHARED)
         )
         if other and not self.config.exists():
             raise UserError(

@@ -137,10 +137,10 @@ def restore_or_start(
         notes = [f"resumed from the checkpoint of step {found.step}"]
         return Begun(state, found.unlogged, found.evaluation_due, notes)
     variables = build.init_variables(network, config.seed)
-    with processes.together():
-        variables, notes = _first_variables(config, parts, variables)
-        run = _pretrained_run(config)
+    run = _pretrained_run(config)
     processes.agree({"model.pretrained": "a workdir" if run else "weights"})
+    with processes.together():
+        variables, notes = _first_variables(config, parts, variables, has_run=run is not None)
     if run:  # not together: its checkpoints are opened by all processes in step
         class_names = parts.split.class_names
         variables, note = restore.transfer(run, variables, config=config, class_names=class_names)
@@ -150,13 +150,15 @@ def restore_or_start(
     return Begun(state, None, False, notes)
 
 
-def _first_variables(config: ConfigDict, parts: Parts, variables: dict) -> tuple[dict, list[str]]:
+def _first_variables(
+    config: ConfigDict, parts: Parts, variables: dict, *, has_run: bool
+) -> tuple[dict, list[str]]:
     """The variables with vectors and weights from files instead of the initialisers', and notes."""
     network, split, notes = parts.network, parts.split, []
     if config.model.graph:
         vectors = build.label_vectors(config, len(split.class_names))
         variables = ssgrl.prepare(variables, split.labels(), vectors)
-    if config.model.pretrained and not _pretrained_run(config):
+    if config.model.pretrained and not has_run:
         variables, report = pretrained.load_pretrained(
             config.model.pretrained, variables, network.encoder
         )

@@ -123,7 +123,14 @@ def curve_of(workdir):
 
 
 def test_maps_of_images_in_folders_have_names_of_their_own():
-    names = ["2007_000032.jpg", "cat/1.JPG", "dog/1.jpg", "/data/a.b.png", "scan.001", "scan.002"]
+    names = [
+        "2007_000032.jpg",
+        "./cat/1.JPG",
+        "dog//1.jpg",
+        "/data/a.b.png",
+        "scan.001",
+        "scan.002",
+    ]
     expected = ["2007_000032.npy", "cat%2F1.npy", "dog%2F1.npy", "%2Fdata%2Fa.b.npy"]
     expected += ["scan.001.npy", "scan.002.npy"]
     assert cam_files.map_names(names) == expected

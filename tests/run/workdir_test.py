@@ -154,7 +154,7 @@ with Workdir(Path({str(tmp_path)!r})).locked():
         pass
 
 
-@pytest.mark.parametrize("name", ["README.md", "classes.txt", "thesis.tex"])
+@pytest.mark.parametrize("name", ["README.md", "classes.txt", "thesis.tmp"])
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with (
@@ -168,14 +168,14 @@ def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
 def test_a_run_that_was_killed_before_its_first_file_can_start_again(tmp_path):
     folder = Workdir(tmp_path)
     folder.checkpoints.mkdir()
-    for name in (".lock.json.0a1b2c3d.tmp", "config.json.tmp", ".shared-0a1b2c3d"):
+    for name in (".lock.json.0a1b2c3d.tmp", "config.json.0a1b2c3d.tmp", ".shared-0a1b2c3d"):
         (tmp_path / name).touch()
     for _ in range(2):
         with folder.locked():
             pass
-    os.utime(tmp_path / "config.json.tmp", (0, 0))
+    os.utime(tmp_path / "config.json.0a1b2c3d.tmp", (0, 0))
     with folder.locked():
-        assert not (tmp_path / "config.json.tmp").exists()
+        assert not (tmp_path / "config.json.0a1b2c3d.tmp").exists()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff\xfe{}", b"[1]", b"null", b"{", b'{"starts": 3}'])

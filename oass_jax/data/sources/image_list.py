@@ -101,8 +101,8 @@ def read_text(path: Path) -> str:
         ) from error
 
 
-def is_text(name: str) -> bool:
-    """Whether the name of a file can be written down."""
+def is_utf8(name: str) -> bool:
+    """Whether the name of a file, as Python reads it, is valid UTF-8."""
     return name.encode(errors="ignore").decode() == name
 
 

@@ -20,7 +20,7 @@ from oass_jax.data.sources.image_list import (
     ListedImage,
     ListError,
     Object,
-    is_text,
+    is_utf8,
     read_bytes,
     read_text,
 )
@@ -44,7 +44,7 @@ def read(path: Path) -> ImageList:
     splits, digest = _read_lists(path, known), hashlib.sha256()
     images, problems = [], []
     for file in files:
-        if not is_text(file.name):
+        if not is_utf8(file.name):
             problems.append(f"the name {file.name!a} in {file.parent} is not UTF-8: rename it")
             continue
         data = read_bytes(file)
@@ -107,7 +107,8 @@ def _read_lists(path: Path, known: Collection[str]) -> Mapping[str, str]:
         if not file.is_file():
             continue
         lines = filter(None, map(str.strip, read_text(file).splitlines()))
-        ids = [line if line in known else line.split()[0] for line in lines]
+        # VOC's lists may have a number behind the id.
+        ids = [first if (first := line.split()[0]) in known else line for line in lines]
         problems += [
             f"{file} lists {image_id} twice: remove one of the lines"
             for image_id, count in collections.Counter(ids).items()

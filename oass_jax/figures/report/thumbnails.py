@@ -88,6 +88,8 @@ def _open(source: Source) -> Split:
     if not dataset or not isinstance(data, dict):
         raise UserError(f"{folder.config} does not say where they are")
     if (kind := dataset.partition("/")[0]) in sources.WITH_PATH:  # then the list's name follows
+        if kind != dataset and "path" not in source.summary:
+            raise UserError(f"{dataset} was evaluated by an earlier version: evaluate it again")
         dataset = kind
         data = data | {name: source.summary.get(name, data.get(name)) for name in _PLACES}
     location = replace(

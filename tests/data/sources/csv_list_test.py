@@ -119,7 +119,7 @@ def test_words_of_a_name_are_no_labels(folder, text, classes):
     assert opened(folder, "image,labels\n" + text).class_names == classes
 
 
-def test_a_guess_is_told(folder):
+def test_a_guess_is_reported(folder):
     """Where each line has another set of labels, nothing tells words of a name from labels."""
     notes = opened(folder, 'image,labels\na.png,"cat, dog"\nb.png,"bird, fish"\n').notes
     assert "'cat, dog' was read as one label: separate labels by | if it is more" in notes

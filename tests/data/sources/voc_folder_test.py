@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from oass_jax.data import pipeline
+from oass_jax.data.sources import image_list, voc_folder
 from oass_jax.data.sources.image_list import ListError
 from oass_jax.errors import UserError
 from tests.conftest import voc_object
@@ -78,15 +79,20 @@ def test_ids_may_hold_spaces_and_a_list_a_mark_of_its_encoding(folder):
     assert [record["image"].stem for record in opened(folder, "train").source] == [
         *("a", "my photo (1)", "my photo (2)")
     ]
+    write_list(folder, "train", "a", "my photo (3)", "my photo (4)")
+    with pytest.raises(ListError, match=r"lists my photo \(3\), which has no annotation"):
+        opened(folder)
     write_list(folder, "train", "a", "a")
     with pytest.raises(ListError, match=r"train\.txt lists a twice"):
         opened(folder)
 
 
-def test_a_name_that_is_no_text_is_a_problem(folder):
-    name = os.fsdecode(b"Stra\xdfe.xml")
-    (folder / "Annotations" / name).write_text("<annotation/>")
-    with pytest.raises(ListError, match="is not UTF-8: rename it"):
+def test_a_name_that_is_not_utf8_is_a_problem(folder, monkeypatch):
+    assert image_list.is_utf8("Straße.xml")
+    assert not image_list.is_utf8(os.fsdecode(b"Stra\xdfe.xml"))
+    # Some systems have no such files.
+    monkeypatch.setattr(voc_folder, "is_utf8", lambda name: name != "b.xml")
+    with pytest.raises(ListError, match=r"^the name 'b\.xml' in .* is not UTF-8: rename it"):
         opened(folder)
 
 

@@ -67,7 +67,10 @@ def test_images_are_found_by_name_where_the_list_has_changed(run, tmp_path):
 
 def test_images_of_another_list_than_the_run_was_trained_on(run, tmp_path):
     path = write_images(tmp_path / "others", IMAGES, LABEL, CLASSES)
-    run.summary.update(dataset="csv/others/labels", path=str(path), image_dir="")
+    run.summary.update(dataset="csv/others/labels")
+    found, (note,) = read(run, [7])
+    assert (found, "evaluate it again" in note) == ({}, True)
+    run.summary.update(path=str(path), image_dir="")
     shutil.rmtree(tmp_path / "images")
     found, notes = read(run, [7])
     assert (list(found), notes) == ([7], [])
