@@ -85,6 +85,8 @@ def draw(probes: dict[str, Probe]) -> Figure:
     for colour, (row, probe) in zip(style.COLOURS, probes.items(), strict=False):
         marked = {"color": colour, "marker": "o", "markersize": 3, "label": row}
         for weight, (_, line) in WEIGHTS.items():
+            if row == "puzzlecam" and weight < 1:
+                continue  # its L_re goes through both sides, and has no other weight
             left.plot(probe["epoch"], weighted_ratio(probe, weight), line, **marked)
         right.plot(probe["epoch"], probe["loss_re"] / probe["map_size"], **marked)
     left.axhline(1, color="black", linewidth=0.8)

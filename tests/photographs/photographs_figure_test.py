@@ -35,6 +35,13 @@ def test_what_is_drawn_are_these_numbers(folder):
     np.testing.assert_allclose(distances["supervised"], [0.5, 0.75])
 
 
+def test_puzzlecam_is_drawn_with_its_own_weight_alone(folder):
+    (folder / "probe_photographs-max.csv").rename(folder / "probe_photographs-puzzlecam.csv")
+    left, _ = figure.draw(figure.read(folder)).axes
+    drawn = [(line.get_label(), line.get_linestyle()) for line in left.lines[:3]]
+    assert drawn == [("puzzlecam", "--"), ("supervised", "-"), ("supervised", "--")]
+
+
 def test_the_command_writes_the_same_file_each_time(folder):
     contents = []
     for name in ("a.png", "b.png"):
