@@ -103,7 +103,7 @@ def draw(probes: dict[str, Probe]) -> Figure:
     )
     right.set_ylim(bottom=0)
     right.set_ylabel("distance of maps / their size")
-    right.legend(loc="lower right")
+    right.legend(loc=(0.05, 0.55))  # between the lines
     for axes in (left, right):
         axes.set_xlabel("epoch")
     return figure
