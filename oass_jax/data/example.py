@@ -144,16 +144,30 @@ class Split:
         """
         return any(len(record["labels"]) for record in self.source)
 
-    def labels(self) -> np.ndarray:
-        """The classes of every record, difficult objects too: int8 `[N, C]`, 1, 0 or -1 (ignored).
+    def labels(self, difficult: str = "positive") -> np.ndarray:
+        """The classes of every record: int8 `[N, C]`, 1, 0 or -1 (ignored).
 
         Reads every record, but decodes no image.
+
+        Args:
+          difficult: see `ReadOptions`.
         """
         label = np.zeros([len(self), len(self.class_names)], np.int8)
         for row, record in zip(label, self.source, strict=True):
-            row[list(record["labels"])] = 1
-            row[list(record.get("ignored", ()))] = -1
+            _set_label(row, record, difficult)
         return label
+
+
+def _set_label(label: np.ndarray, record: Record, difficult: str) -> None:
+    """Sets the classes of a record in its int8 `[C]`, which is zero."""
+    objects = record["objects"]
+    classes = np.array(objects["label"], int)
+    is_difficult = np.array(objects["is_difficult"], bool)
+    label[list(record["labels"])] = 1
+    # One object that is not difficult decides.
+    only_difficult = np.setdiff1d(classes[is_difficult], classes[~is_difficult])
+    label[only_difficult] = _LABEL_OF_DIFFICULT[difficult]
+    label[list(record.get("ignored", ()))] = -1
 
 
 class ExampleReader:
@@ -195,6 +209,7 @@ class ExampleReader:
                 f"{where} has {num} objects: set data.max_boxes to that or more, it is {max_boxes}"
             )
         example = self._padding()
+        _set_label(example["label"], record, self._options.difficult)
         if num:
             example["boxes"][:num] = objects["bbox"]
             example["box_label"][:num] = objects["label"]
@@ -202,25 +217,10 @@ class ExampleReader:
         return example | {
             "image": image,
             "size": np.array(image.shape[:2], np.int32),
-            "label": self._label(record),
             "mask": np.array(True),
             "index": np.array(index, np.int32),
             "checksum": np.array(zlib.crc32(data) if in_place else 0, np.uint32),
         }
-
-    def _label(self, record: Record) -> np.ndarray:
-        objects = record["objects"]
-        classes, difficult = (
-            np.array(objects["label"], int),
-            np.array(objects["is_difficult"], bool),
-        )
-        label = np.zeros([len(self._split.class_names)], np.int8)
-        label[list(record["labels"])] = 1
-        # One object that is not difficult decides.
-        only_difficult = np.setdiff1d(classes[difficult], classes[~difficult])
-        label[only_difficult] = _LABEL_OF_DIFFICULT[self._options.difficult]
-        label[list(record.get("ignored", ()))] = -1
-        return label
 
     def _padding(self) -> dict[str, np.ndarray]:
         slots = self._options.max_boxes

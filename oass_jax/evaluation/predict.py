@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from oass_jax.image import augment
@@ -61,10 +62,11 @@ def predict_step(
     views = [
         (scale, mirrored) for scale in scales for mirrored in ((False, True) if flip else (False,))
     ]
+    size = jnp.maximum(batch["size"], 1)  # of padding it is 0
     images = [
         augment.rescale_images(
             batch["image"],
-            batch["size"],
+            size,
             scale=scale,
             flip=mirrored,
             multiple=2 * network.encoder.stride,

@@ -161,7 +161,8 @@ def channel_topk_weighted(
     value, position = local_maxima(inputs, k, window_cells)
     point = _mean_position(inputs, value, position, offset_cells)
     if literal_eq:
-        point /= jnp.maximum((value > 0).sum(axis=-1, keepdims=True), 1)
+        count = jnp.maximum((value > 0).sum(axis=-1, keepdims=True), 1)
+        point = (point - offset_cells) / count + offset_cells
     return point
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import jax
 import numpy as np
-import scipy.special
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from scipy.special import xlogy
 
 from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
@@ -26,7 +26,7 @@ from oass_jax.run.console import Console
 from oass_jax.run.state import TrainState
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import start
-from oass_jax.training.build import Schedule
+from oass_jax.training.build import Schedule, positive_weight
 from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor, StopRequest
 
@@ -88,7 +88,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
         log_every=config.log_every_steps,
         rates=parts.rates,
         images_of=functools.partial(_images_of, config, split),
-        chance_loss_fn=functools.partial(_chance_loss, split),
+        chance_loss_fn=functools.partial(_chance_loss, config, split),
         unlogged=begun.unlogged,
     )
     stop = StopRequest(console.say, timeout_s=config.distributed.timeout_s)
@@ -299,11 +299,18 @@ def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str
     return [split.filename(index) for index in batch["index"]]
 
 
-def _chance_loss(split: pipeline.Split) -> float:
-    """The mean entropy of the classes' frequencies."""
-    label = split.labels()
-    frequency = (label == 1).sum(axis=0) / np.maximum((label >= 0).sum(axis=0), 1)
-    return float((scipy.special.entr(frequency) + scipy.special.entr(1 - frequency)).mean())
+def _chance_loss(config: ConfigDict, split: pipeline.Split) -> float:
+    """The least L_cls of a network that gives every image the same probabilities.
+
+    Without weights that is the mean entropy of the classes' frequencies.
+    """
+    label = split.labels(config.data.difficult)
+    weight = positive_weight(config, label)
+    absent = (label == 0).mean(axis=0)
+    present = (label == 1).mean(axis=0) * (1.0 if weight is None else weight)
+    probability = present / np.maximum(present + absent, 1e-9)
+    losses = xlogy(present, probability) + xlogy(absent, 1 - probability)
+    return float(-(losses / np.maximum((label >= 0).mean(axis=0), 1e-9)).mean())
 
 
 def _print_result(config: ConfigDict, folder: Workdir) -> None:

@@ -100,7 +100,7 @@ def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Conso
     config.num_epochs = config.num_epochs or num_epochs(len(split))
     schedule = create_schedule(config, len(split))
     tx, rates = create_optimizer(config, schedule)
-    pos_weight = positive_weight(config, split.labels())
+    pos_weight = positive_weight(config, split.labels(config.data.difficult))
     train_fn = create_train_fn(config, network, tx, schedule, mesh, pos_weight=pos_weight)
     return Parts(split, network, evaluator, schedule, tx, rates, train_fn)
 
@@ -157,7 +157,7 @@ def _first_variables(
     network, split, notes = parts.network, parts.split, []
     if config.model.graph:
         vectors = build.label_vectors(config, len(split.class_names))
-        variables = ssgrl.prepare(variables, split.labels(), vectors)
+        variables = ssgrl.prepare(variables, split.labels(config.data.difficult), vectors)
     if config.model.pretrained and not has_run:
         variables, report = pretrained.load_pretrained(
             config.model.pretrained, variables, network.encoder

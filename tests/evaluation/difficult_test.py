@@ -57,6 +57,7 @@ def test_average_precision_by_hand(difficult, ap, ap_voc, split):
         }
 
     rows = predict.predict(predict_fn, batches)
+    np.testing.assert_array_equal(split.labels(difficult), rows.label)
     result = average_precision.mean_average_precision(rows.scores["student"]["base"], rows.label)
     dog, person = (split.class_names.index(name) for name in ("dog", "person"))
     assert result.ap[dog] == pytest.approx(100 * ap)

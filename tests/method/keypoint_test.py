@@ -157,6 +157,8 @@ def test_weighted_topk_by_hand(k, expected):
     assert_allclose(topk_weighted(pair(PEAKS), k=k), [expected], rtol=1e-6)
     literal = topk_weighted(pair(PEAKS), k=k, literal_eq=True)
     assert_allclose(literal, [np.array(expected) / min(k, 4)], rtol=1e-6)
+    in_the_middle = topk_weighted(pair(PEAKS), k=k, literal_eq=True, offset_cells=0.5)
+    assert_allclose(in_the_middle, literal + 0.5, rtol=1e-6)
 
 
 def test_topk_window_decides_what_is_a_local_maximum():
