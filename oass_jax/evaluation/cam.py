@@ -106,6 +106,9 @@ def to_pixels(
 
     Pixel y of the map lies at cell (y + 0.5) * image_size / map_size / stride - 0.5. Every cell
     with a pixel of the image counts, as if the image came without padding; no other cell does.
+    Cells are placed by their middles, as PuzzleCAM's are, although a cell of 16 pixels sees the
+    image around its first one, see `method.puzzle`: maps lie 7.5 pixels of the network's input too
+    far down and right.
 
     Args:
       cam: `[B, h, w, N]`, maps of images at the top left of their canvas.
