@@ -4,9 +4,10 @@ The patches differ in size and are resized to one; their class maps are resized 
 their patch covers, so the tiled map lies over the map of the full image.
 
 Maps are resized as images are, as if a cell saw the image around its middle. The encoder pads
-symmetrically, as torch's does, so that a cell of 16 px sees it around its first pixel, 7.5 px up and
-left of that. Where a patch of length L was resized to P, its map therefore lies 7.5 (L / P - 1) px
-off that of the full image: not at all for a cut in the centre, at most 5.6 px or 0.35 cells.
+symmetrically, as torch's does, so that a cell of 16 px sees it around its first pixel, 7.5 px up
+and left of that. Where a patch of length L was resized to P, its map therefore lies
+7.5 (L / P - 1) px off that of the full image: not at all for a cut in the centre, at most 5.6 px or
+0.35 cells.
 """
 
 import functools
