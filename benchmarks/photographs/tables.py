@@ -23,6 +23,7 @@ from oass_jax.figures.statistic import mean_and_std, paired_difference
 from oass_jax.run.files import write_bytes
 
 BASELINE, PRIMARY = "supervised", "max"
+CONTROL = "random"  # of the keypoint
 ROWS = (
     "supervised",
     "max",
@@ -83,7 +84,8 @@ def create_blocks(results: Path) -> dict[str, str]:
     study = read(results)
     return {
         "tuning": tuning_table(results / "photographs_tuning.csv"),
-        "primary": primary_sentence(study),
+        "primary": comparison(study, PRIMARY, BASELINE),
+        "control": comparison(study, PRIMARY, CONTROL),
         "rows": rows_table(study),
         "maps": maps_table(study),
         "weights": weights_table(study),
@@ -115,21 +117,21 @@ def replace(text: str, blocks: dict[str, str], *, name: str) -> str:
     return text
 
 
-def primary_sentence(study: Study) -> str:
-    """The primary comparison in words."""
-    difference = study.difference(PRIMARY, BASELINE)
+def comparison(study: Study, row: str, other: str) -> str:
+    """A comparison of two rows in words."""
+    difference = study.difference(row, other)
     if difference is None:
-        return "The primary comparison has not been run yet."
+        return f"`{row}` and `{other}` have not been run with the same seed yet."
     if difference.over_both is None:
-        return f"One seed of the primary comparison: {_signed(difference.mean)} points of mAP."
+        return f"One seed of `{row}` against `{other}`: {_signed(difference.mean)} points of mAP."
     low, high = difference.over_both
     verdict = (
         "no difference was seen"
         if low <= 0 <= high
-        else f"`{PRIMARY}` is {'better' if low > 0 else 'worse'}"
+        else f"`{row}` is {'better' if low > 0 else 'worse'}"
     )
     return (
-        f"`{PRIMARY}` against `{BASELINE}`, {len(difference.seeds)} seeds: "
+        f"`{row}` against `{other}`, {len(difference.seeds)} seeds: "
         f"{_signed(difference.mean)} points of mAP, 95 % interval over seeds and images "
         f"{_interval(difference.over_both)}: {verdict}."
     )

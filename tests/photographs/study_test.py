@@ -152,7 +152,7 @@ def test_one_seed_says_nothing_about_seeds(tmp_path):
     found = study.read(tmp_path)
     difference = found.difference("max", "supervised")
     assert difference.over_seeds is difference.over_both is None
-    assert tables.primary_sentence(found).startswith("One seed ")
+    assert tables.comparison(found, "max", "supervised").startswith("One seed ")
 
 
 def test_a_row_does_not_differ_from_itself_and_its_ema_ranks_alike(results):
