@@ -78,19 +78,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     _announce(config, folder, parts, begun, mesh, console)
     writer = MetricWriter(folder, step=first_step)
-    monitor = Monitor(
-        writer,
-        console,
-        start=first_step,
-        total_steps=schedule.total_steps,
-        steps_per_epoch=schedule.steps_per_epoch,
-        batch_size=config.batch_size,
-        log_every=config.log_every_steps,
-        rates=parts.rates,
-        images_of=functools.partial(_images_of, config, split),
-        chance_loss_fn=functools.partial(_chance_loss, config, split),
-        unlogged=begun.unlogged,
-    )
+    monitor = _create_monitor(config, parts, begun, writer, console)
     stop = StopRequest(console.say, timeout_s=config.distributed.timeout_s)
 
     # Closed in reverse order, each whatever another one raises.
@@ -141,6 +129,28 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     folder.write_end()
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
     _print_result(config, folder)
+
+
+def _create_monitor(
+    config: ConfigDict,
+    parts: start.Parts,
+    begun: start.Begun,
+    writer: MetricWriter,
+    console: Console,
+) -> Monitor:
+    return Monitor(
+        writer,
+        console,
+        start=int(begun.state.step),
+        total_steps=parts.schedule.total_steps,
+        steps_per_epoch=parts.schedule.steps_per_epoch,
+        batch_size=config.batch_size,
+        log_every=config.log_every_steps,
+        rates=parts.rates,
+        images_of=functools.partial(_images_of, config, parts.split),
+        chance_loss_fn=functools.partial(_chance_loss, config, parts.split),
+        unlogged=begun.unlogged,
+    )
 
 
 def _announce(
