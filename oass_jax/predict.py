@@ -149,7 +149,10 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
             # It names folders and what is in them, whatever that is.
             inside = [m for m in matches if os.path.isdir(m) or m.lower().endswith(SUFFIXES)]
             found = dict.fromkeys(map(os.path.normpath, _find(inside, out)))
-            yield from (path for path in found if not _is_in(path, excluded))
+            # As of a folder that is named: only what is excluded below it.
+            base = os.path.abspath(os.path.dirname(word.partition("*")[0]))
+            below = [folder for folder in excluded if _is_in(folder, [base])]
+            yield from (path for path in found if not _is_in(path, below))
         elif matches := sorted(glob.iglob(word, recursive=True)):
             yield from _find(matches, out)
         else:

@@ -134,6 +134,9 @@ def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
     assert sorted(predict._find(["**"], None)) == each
     assert sorted(predict._find(["**"], Path("a"))) == [*each[:1], *each[2:]]
     assert list(predict._find(["**/a"], None)) == ["a/x.PNG"]
+    for out in (Path("."), Path("..")):
+        assert sorted(predict._find(["**"], out)) == each
+    assert list(predict._find(["a/**"], Path("a"))) == ["a/x.PNG"]
     (photos / "cams").mkdir()
     (photos / "cams" / "x.png").touch()
     assert "./cams/x.png" not in list(predict._find(["."], Path(".")))
