@@ -3,7 +3,7 @@
     bash launch/demo.sh
     python -m oass_jax.main --config=demo:ctopk_w_csi --workdir=runs/demo_ctopk_w_csi
 
-Any config of this folder can be named after the colon: its method, on these scenes.
+The config of any method can be named after the colon: that method, on these scenes.
 The paper has no row for it. Measured on two CPU cores: 362 images/s, 1.3 GB, 202 s from a fresh
 clone to the result with everything installed on the way; 96.3 mAP (one seed).
 """

@@ -1,6 +1,6 @@
-"""A run once more, with every field as in the `config.json` of its workdir.
+"""A run once more, in another workdir, with every field as in the `config.json` of its own.
 
-python -m oass_jax.main --config=from_json:WORKDIR/config.json --workdir=WORKDIR
+python -m oass_jax.main --config=from_json:WORKDIR/config.json --workdir=NEW_WORKDIR
 """
 
 from oass_jax import config_file

@@ -25,7 +25,12 @@ def main(argv: Sequence[str]) -> None:
         prog="python -m oass_jax.report", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--workdir", required=True, metavar="A[,B,...]", help="of a run, or several to compare"
+        "--workdir",
+        required=True,
+        type=lambda text: [command_line.path(root) for root in text.split(",")],
+        action="extend",
+        metavar="A[,B,...]",
+        help="of a run, or several to compare",
     )
     parser.add_argument(
         "--eval",
@@ -39,8 +44,7 @@ def main(argv: Sequence[str]) -> None:
         help="default report.html in the first workdir",
     )
     args = parser.parse_args(argv)
-    roots = [command_line.path(root) for root in args.workdir.split(",")]
-    out = write_report(roots, args.out, evaluation=args.eval)
+    out = write_report(args.workdir, args.out, evaluation=args.eval)
     print(f"written to {out}")
 
 

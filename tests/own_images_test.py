@@ -174,10 +174,14 @@ def test_an_evaluation_of_another_list(copied):
     assert "new.csv, line 2: 'doge' is none of the 3 classes: did you mean dog?" in done.stderr
 
 
-def test_labels_alone_have_no_boxes(images, tmp_path):
+def test_labels_alone_have_no_boxes(images, trained, tmp_path):
     done = call(words(images, f"--workdir={tmp_path}/run", config="own:gt_bbox"))
     assert done.returncode == 2
     assert "csv train has no boxes, which --config.keypoint.strategy=gt_bbox needs" in done.stderr
+    measure = [f"--workdir={trained[0]}", "--mode=cam"]
+    done = call(measure)
+    assert done.returncode == 2
+    assert "csv val has neither segmentation masks nor boxes" in done.stderr
 
 
 def test_a_run_may_start_from_another(images, trained, tmp_path):

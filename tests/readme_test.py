@@ -87,7 +87,8 @@ sys.exit(sweep.main([*sys.argv[1:], "--seeds", "0"]))
 
 
 def blocks(text):
-    """The code blocks, with lines that end in a backslash joined."""
+    """The indented blocks, those lines joined that end in a backslash; no fenced ones."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
     for block in re.findall(r"(?:^    .*\n)+", text, re.MULTILINE):
         yield re.sub(r"^    ", "", block, flags=re.MULTILINE).replace("\\\n", " ").splitlines()
 
@@ -121,7 +122,8 @@ def checkout(tmp_path, voc_files, write_tar):
     own = folder / "path" / "to" / "own.py"
     own.parent.mkdir(parents=True)
     own.write_text((ROOT / "configs" / "cmax_csi.py").read_text())
-    (folder / "labels.csv").write_text("image,labels\nphoto.jpg,cat\n")
+    for name in ("labels.csv", "other.csv"):
+        (folder / name).write_text("image,labels\nphoto.jpg,cat\n")
     (folder / "DIR").mkdir()
     write_tar(folder / "DIR" / "voc.tar", voc_files())
     return folder

@@ -33,6 +33,9 @@ def test_or_where_it_is_wanted(write, tmp_path, capsys):
     report.main([f"--workdir={first},{second}", "--eval=csv_test", f"--out={out}"])
     assert "b against a" in out.read_text()
     assert not (first / "report.html").exists()
+    before = out.read_bytes()
+    report.main([f"--workdir={first}", f"--workdir={second}", "--eval=csv_test", f"--out={out}"])
+    assert out.read_bytes() == before
 
 
 def test_it_is_the_same_each_time(write, tmp_path):

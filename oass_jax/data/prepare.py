@@ -157,8 +157,6 @@ def _lock(builder: SceneBuilder) -> Iterator[None]:
 
 
 def _generate(builder: SceneBuilder, manual_dir: Path | None) -> None:
-    if manual_dir is not None:
-        builder.sources(manual_dir)  # says at once when there is nothing to prepare from
     downloads = Path(builder.data_dir_root) / "downloads" / _plain_name(builder)
     _remove_interrupted(builder, downloads)
     if not sys.stderr.isatty():
@@ -200,9 +198,10 @@ def _remove_empty(*folders: Path) -> None:
 def _check_sources(builder: SceneBuilder, manual_dir: Path | None) -> None:
     if manual_dir is None:
         return
-    # Not by name: a renamed archive is still the same data.
+    # Not by name: a renamed archive is still the same data. A folder without any is another data
+    # set's: a run may be evaluated on images that it was not trained on.
     given = sorted(builder.sources(manual_dir).values())
-    if given != sorted(builder.recorded_sources.values()):
+    if given and given != sorted(builder.recorded_sources.values()):
         made_from = ", ".join(builder.recorded_sources) or "nothing"
         raise UserError(
             f"{builder.data_dir} was prepared from other archives ({made_from}) than those in "

@@ -39,17 +39,19 @@ class CamEvaluator:
         """Opens the split and reads the headers of its files.
 
         Raises:
-          UserError: no such split, or it has other classes, or no masks and nothing to export, or
-            two images whose maps would be one file; or the batch cannot be split evenly.
+          UserError: no such split, or it has other classes, or neither masks nor boxes and nothing
+            to export, or two images whose maps would be one file; or the batch cannot be split
+            evenly.
         """
         build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._mesh = config, folder, mesh
         self._split = evaluator.open_split(config, folder, config.cam.split, class_names)
         self._masks = Masks(self._split)
-        if not self._masks.present.any() and not config.cam.export:
+        has_boxes = self._split.has_boxes and self._masks.most_labels > 0
+        if not (self._masks.present.any() or has_boxes or config.cam.export):
             raise UserError(
-                f"no image of {config.eval.dataset} {config.cam.split} has a segmentation mask: "
-                f"choose another cam.split, or cam.export=True to write the maps alone"
+                f"{config.eval.dataset} {config.cam.split} has neither segmentation masks nor "
+                f"boxes: choose another cam.split, or cam.export=True to write the maps alone"
             )
         filenames = map(self._split.filename, range(len(self._split)))
         self._map_names = cam_files.map_names(filenames) if config.cam.export else []

@@ -122,7 +122,7 @@ def write_result(
 
 
 def result_table(summary: dict[str, Any], target: Path) -> str:
-    """The intersection over union of every class as lines of text, and their mean.
+    """The intersection over union of every class as lines of text, their mean, and the rest.
 
     Args:
       summary: what `summary.json` holds.
@@ -134,9 +134,12 @@ def result_table(summary: dict[str, Any], target: Path) -> str:
         f"{summary['num_images']} images with a mask, step {summary['step']}, "
         f"{summary['weights']} weights"
     )
-    last = f"written to {target}"
-    if summary["miou"] is None:  # an export needs no masks
-        return f"{heading}\n{last}"
+    pointing = summary.get("pointing_game")
+    last = [f"written to {target}"]
+    if pointing is not None:
+        last.insert(0, f"  {pointing:.2f} % of the maps peak in a box of their class")
+    if summary["miou"] is None:  # boxes and an export need no masks
+        return "\n".join([heading, *last])
     width = max(map(len, summary["iou"]))
     rows = [*summary["iou"].items(), ("mIoU", summary["miou"])]
     lines = [
@@ -146,11 +149,8 @@ def result_table(summary: dict[str, Any], target: Path) -> str:
         f"  at threshold {summary['threshold']:g}; of the union {summary['false_positive']:.2f} "
         f"are false positives, {summary['false_negative']:.2f} false negatives"
     )
-    pointing = summary.get("pointing_game")
-    if pointing is not None:
-        errors += f"\n  {pointing:.2f} % of the maps peak in a box of their class"
     heading += ", intersection over union in percent:"
-    return "\n".join([heading, *lines, errors, last])
+    return "\n".join([heading, *lines, errors, *last])
 
 
 def _shrink(maps: np.ndarray) -> np.ndarray:

@@ -67,7 +67,7 @@ The same command continues the run; when it is finished it shows the result.
 
 | file | what it is |
 | --- | --- |
-| `config.json` | every field; replay it with `--config=from_json:WORKDIR/config.json` |
+| `config.json` | every field; in another workdir `--config=from_json:FILE` replays it |
 | `env.json` | every start: step, time, versions, devices, commit, command line |
 | `classes.txt` | class names in the order of the scores |
 | `split.csv` | which images are for validation, where the data does not say so |

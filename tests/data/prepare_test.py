@@ -61,6 +61,17 @@ def test_other_archives_are_not_passed_over_silently(manual_dir, tmp_path, voc_f
         prepare("voc/2012", data_dir=tmp_path / "data", manual_dir=manual_dir)
 
 
+def test_a_folder_with_archives_of_another_data_set_says_nothing_of_this_one(
+    manual_dir, tmp_path, voc_files, write_tar
+):
+    other = tmp_path / "2007"
+    other.mkdir()
+    write_tar(other / "y.tar", voc_files(), year="2007")
+    prepare("voc/2012", data_dir=tmp_path / "data", manual_dir=manual_dir)
+    (other / "train_aug.txt").write_text("2011_000001\n")
+    assert prepare("voc/2012", data_dir=tmp_path / "data", manual_dir=other).info.splits
+
+
 @pytest.mark.parametrize(
     ("name", "sentence"),
     [

@@ -36,7 +36,7 @@ class SceneBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
           manual_dir: the folder a user gave.
 
         Returns:
-          File name -> fingerprint of its content; empty for a data set that reads no files.
+          File name -> fingerprint of its content; empty if there are none of this data set.
         """
         del manual_dir
         return {}

@@ -131,19 +131,9 @@ class Voc(SceneBuilder):
         return f"VOC{self._year}"
 
     def sources(self, manual_dir: Path) -> dict[str, str]:
-        """See the base class: the tars of the year, and the file that defines `train_aug`.
-
-        Raises:
-          UserError: the folder holds no tar of the year.
-        """
-        files = voc_devkit.find_tars(manual_dir, year=self._year)
-        if not files:
-            raise UserError(
-                f"{manual_dir} holds no uncompressed tar that begins with "
-                f"VOCdevkit/VOC{self._year}: put one there, or leave out {flag('manual_dir')} to "
-                f"download it"
-            )
-        return _fingerprints([*files, *self._train_aug_files(manual_dir)])
+        """See the base class: the tars of the year, and the file that defines `train_aug`."""
+        tars = voc_devkit.find_tars(manual_dir, year=self._year)
+        return _fingerprints([*tars, *self._train_aug_files(manual_dir)]) if tars else {}
 
     @property
     def _year(self) -> str:
@@ -163,6 +153,12 @@ class Voc(SceneBuilder):
             tars, train_aug_files = _download(dl_manager, urls), []
         else:
             tars = voc_devkit.find_tars(manual_dir, year=self._year)
+            if not tars:
+                raise UserError(
+                    f"{manual_dir} holds no uncompressed tar that begins with "
+                    f"VOCdevkit/VOC{self._year}: put one there, or leave out --manual_dir (of "
+                    "oass_jax.main: --config.data.manual_dir=) to download it"
+                )
             train_aug_files = self._train_aug_files(manual_dir)
         counts = _official_counts(tars, self._year)
         if "main_train" in counts:
