@@ -13,7 +13,7 @@ import oass_jax
 from oass_jax import app
 from oass_jax.app_view import View
 from oass_jax.errors import UserError
-from tests.commands import call
+from tests.commands import call, mesh_of
 
 ROOT = Path(__file__).parents[1]
 PATTERN = r'<div class="bar (label)?".*?class="name" title="(.*?)".*?class="number".*?>(.*?)<'
@@ -21,7 +21,8 @@ PATTERN = r'<div class="bar (label)?".*?class="name" title="(.*?)".*?class="numb
 
 @pytest.fixture(scope="module")
 def model(finished_run):
-    return oass_jax.load(finished_run)
+    with mesh_of(1):
+        return oass_jax.load(finished_run)
 
 
 @pytest.fixture(scope="module")

@@ -30,6 +30,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
         # The emitters before these compile in half the time; later ones have no others, and an
         # unknown flag ends the process.
         os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    # rich would take a pipe for a terminal.
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE"):
+        os.environ.pop(name, None)
     # Every process that a test starts would compile the modules of the libraries again: 3 of 5 s.
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
     # Many tests compile the same program.
@@ -121,6 +124,17 @@ def digits(tmp_path_factory):
     from tests.commands import prepare_digits
 
     return prepare_digits(tmp_path_factory.mktemp("digits"))
+
+
+@pytest.fixture(scope="session")
+def six_steps(digits, tmp_path_factory):
+    """Workdir and output of a training by `words`; read it only."""
+    from tests.commands import call, words
+
+    folder = tmp_path_factory.mktemp("six_steps")
+    done = call(words(digits, folder))
+    assert done.returncode == 0, done.stderr
+    return folder, done.stdout
 
 
 @pytest.fixture(scope="session")

@@ -74,7 +74,8 @@ def test_gpus_are_counted_and_a_machine_without_a_driver_has_none(local, nvidia_
 @pytest.mark.parametrize("end", ["exit 75", "kill -KILL $$", "kill -ABRT $$"])
 def test_all_start_again_where_one_was_interrupted(local, end):
     # The other ends with what must not decide.
-    first = f"[ $INDEX = 1 ] || sleep 0.3; [ $INDEX = 0 ] || {end}; exit 1"
+    wait = "until [ -e first ]; do sleep 0.05; done; sleep 0.6"
+    first = f"[ $INDEX = 0 ] || {{ touch first; {end}; }}; {wait}; exit 1"
     done = local(f"[ $ATTEMPT = 2 ] || {{ {first}; }}")
     assert done.returncode == 0, done.stderr
     assert attempts(local) == [2, 2]
@@ -83,7 +84,8 @@ def test_all_start_again_where_one_was_interrupted(local, end):
 
 @pytest.mark.parametrize("status", [1, 2, 71])
 def test_none_starts_again_after_an_error(local, status):
-    done = local(f"[ $INDEX = 0 ] || sleep 0.3; [ $INDEX = 1 ] || exit {status}; exit 75")
+    wait = "until [ -e first ]; do sleep 0.05; done; sleep 0.6"
+    done = local(f"[ $INDEX = 1 ] || {{ touch first; exit {status}; }}; {wait}; exit 75")
     assert done.returncode == status
     assert attempts(local) == [1, 1]
 

@@ -53,7 +53,8 @@ class Machine:
         return [call.split("\0") for call in text.split("\0\n\0")[:-1]]
 
     def bash(self, *words, **env):
-        command = ["bash", *words]
+        # A shell may have started pytest with these ignored, which bash would keep.
+        command = ["env", "--default-signal=INT,TERM,HUP", "bash", *words]
         return subprocess.run(
             command,
             cwd=self.root,

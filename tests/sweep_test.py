@@ -123,7 +123,7 @@ def test_every_config_and_seed_and_then_the_tables(made, tmp_path, capsys):
     ]
     assert "Ours (Max) w/o CSI" in printed.out
     assert "90.00 ± 0.00" in printed.out
-    assert (tmp_path / "runs/tables.md").read_text() == printed.out
+    assert (tmp_path / "runs/tables.md").read_text(encoding="utf-8") == printed.out
 
 
 def test_all_rows_and_three_seeds_by_default(made, tmp_path):

@@ -1,3 +1,6 @@
+import itertools
+import types
+
 import pytest
 
 from oass_jax.data import progress
@@ -17,7 +20,8 @@ def test_on_a_terminal_it_speaks_where_nothing_draws_a_bar(monkeypatch, capsys):
 
 
 def test_a_long_task_reports_sparsely(monkeypatch, capsys):
-    clock = iter(range(0, 1000, 4))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    seconds = itertools.count(0, 4)
+    clock = types.SimpleNamespace(monotonic=lambda: next(seconds))
+    monkeypatch.setattr(progress, "time", clock)
     list(progress.report_progress(range(10), what="val", total=10))
     assert 3 <= capsys.readouterr().err.count("\n") < 6

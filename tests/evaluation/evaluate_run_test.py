@@ -11,25 +11,16 @@ from oass_jax.evaluation.precision_recall import precision_recall, predicted
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import optimizer
-from tests.commands import call, complete_checkpoints, prepare_digits, words
+from tests.commands import call, complete_checkpoints, words
 
 
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return prepare_digits(tmp_path_factory.mktemp("data"))
-
-
-@pytest.fixture(scope="module")
-def trained(data_dir, tmp_path_factory):
-    """The folder of a run of six steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    done = call(words(data_dir, folder))
-    assert done.returncode == 0, done.stderr
-    return folder
+@pytest.fixture
+def trained(six_steps):
+    return six_steps[0]
 
 
 def test_evaluation_reads_the_model_alone_and_builds_no_optimiser(
-    trained, data_dir, tmp_path, monkeypatch
+    trained, digits, tmp_path, monkeypatch
 ):
     folder = shutil.copytree(trained, tmp_path / "run")
     evaluation = folder / "eval" / "digit_scenes_val[:48]"
@@ -40,7 +31,7 @@ def test_evaluation_reads_the_model_alone_and_builds_no_optimiser(
     with monkeypatch.context() as patched:
         for module in (optimizer, training_build):
             patched.delattr(module, "create_optimizer")
-        done = call(words(data_dir, folder, "--mode=eval"))
+        done = call(words(digits, folder, "--mode=eval"))
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("restored the checkpoint of step 6\n")
     with np.load(evaluation / "scores.npz") as arrays:
@@ -49,11 +40,11 @@ def test_evaluation_reads_the_model_alone_and_builds_no_optimiser(
             np.testing.assert_array_equal(array, expected[name])
 
 
-def test_training_resumes_from_the_last_checkpoint_with_an_optimiser(trained, data_dir, tmp_path):
+def test_training_resumes_from_the_last_checkpoint_with_an_optimiser(trained, digits, tmp_path):
     folder = shutil.copytree(trained, tmp_path / "run")
     shutil.rmtree(folder / "checkpoints" / "6" / "optimizer")
     before = (folder / "checkpoints" / "6" / "record" / "metadata").read_bytes()
-    done = call(words(data_dir, folder))
+    done = call(words(digits, folder))
     assert done.returncode == 0, done.stderr
     assert "resumed from the checkpoint of step 4\n" in done.stdout
     # And the checkpoint is whole again, bit for bit.
@@ -61,19 +52,20 @@ def test_training_resumes_from_the_last_checkpoint_with_an_optimiser(trained, da
     assert (folder / "checkpoints" / "6" / "optimizer").is_dir()
     for step in complete_checkpoints(folder):
         shutil.rmtree(folder / "checkpoints" / str(step) / "optimizer")
-    done = call(words(data_dir, folder))
+    done = call(words(digits, folder))
     assert done.returncode == 2
     assert "can be read; remove the folder to start again" in done.stderr
 
 
-def test_the_summary_says_how_the_evaluation_was_made(trained, data_dir):
+def test_the_summary_says_how_the_evaluation_was_made(trained, digits, tmp_path):
+    folder = shutil.copytree(trained, tmp_path / "run")
     settings = {"image_px": 64, "scales": (0.5,), "flip": True, "difficult": "ignore"}
     changes = [f"--config.eval.{name}={value}" for name, value in settings.items()]
     split = "--config.eval.split=val[48:64]"
     best = "--config.eval.checkpoint=best"
-    done = call(words(data_dir, trained, "--mode=eval", split, best, *changes))
+    done = call(words(digits, folder, "--mode=eval", split, best, *changes))
     assert done.returncode == 0, done.stderr
-    path = trained / "eval" / "digit_scenes_val[48:64]" / "summary.json"
+    path = folder / "eval" / "digit_scenes_val[48:64]" / "summary.json"
     summary = json.loads(path.read_text())
     made = settings | {"scales": [0.5], "dataset": "digit_scenes", "split": "val[48:64]"}
     made |= {"checkpoint": "best", "weights": "student", "logits": "base", "num_images": 16}
@@ -99,11 +91,11 @@ def test_training_leaves_the_thresholds_of_its_last_evaluation(trained):
     assert summary["precision_recall"]["best_f1"] == quality.overview()
 
 
-def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, data_dir, tmp_path):
+def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, digits, tmp_path):
     folder = Workdir(shutil.copytree(trained, tmp_path / "run"))
     before = folder.thresholds.read_bytes()
     stored = thresholds.read(folder, folder.read_classes())
-    evaluate = words(data_dir, folder.root, "--mode=eval", "--config.eval.split=val[48:80]")
+    evaluate = words(digits, folder.root, "--mode=eval", "--config.eval.split=val[48:80]")
     done = call(evaluate)
     assert done.returncode == 0, done.stderr
     assert folder.thresholds.read_bytes() == before
@@ -123,11 +115,11 @@ def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, data_di
     summary = json.loads((evaluation / "summary.json").read_text())
     assert "best_f1" not in summary["precision_recall"]
     # The split of the training gives them back, but only for what the run predicts with.
-    done = call(words(data_dir, folder.root, "--mode=eval", "--config.eval.weights=ema"))
+    done = call(words(digits, folder.root, "--mode=eval", "--config.eval.weights=ema"))
     assert done.returncode == 0, done.stderr
     assert "(best F1, by halves)\n" in done.stdout
     assert folder.thresholds.read_text() == "{"
-    assert call(words(data_dir, folder.root, "--mode=eval")).returncode == 0
+    assert call(words(digits, folder.root, "--mode=eval")).returncode == 0
     assert folder.thresholds.read_bytes() == before
 
 

@@ -8,6 +8,11 @@ from oass_jax.evaluation import predict
 from oass_jax.image import augment
 from oass_jax.model.network import Network
 
+predict_step = jax.jit(
+    predict.predict_step, static_argnames=("network", "regions", "scales", "flip")
+)
+rescale_images = jax.jit(augment.rescale_images, static_argnames=("scale", "flip", "multiple"))
+
 
 def test_predict_drops_the_padding_and_restores_the_order():
     def predict_fn(batch):
@@ -62,9 +67,7 @@ def scene():
 
 def predict_scene(scene, scales, flip):
     network, weights, batch = scene
-    return predict.predict_step(
-        weights, batch, network=network, regions=None, scales=scales, flip=flip
-    )
+    return predict_step(weights, batch, network=network, regions=None, scales=scales, flip=flip)
 
 
 def test_one_scale_is_the_plain_network(scene):
@@ -82,7 +85,7 @@ def test_several_scales_and_flips_are_averaged(scene):
     logits = []
     for scale in (0.5, 1.0, 2.0):
         for flip in (False, True):
-            view = augment.rescale_images(
+            view = rescale_images(
                 batch["image"], batch["size"], scale=scale, flip=flip, multiple=32
             )
             logits.append(network.apply(weights["student"], view, train=False)["logits"]["base"])

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,6 @@ from PIL import Image
 import oass_jax
 from oass_jax.errors import UserError
 from oass_jax.evaluation import cam
-from oass_jax.run import build
 from tests.commands import call, mesh_of
 from tests.imports_test import imported
 
@@ -135,8 +135,8 @@ def test_what_is_no_image_is_one_sentence(model, image, message):
         model(image)
 
 
-def test_labels_are_at_or_above_their_threshold_most_probable_first(finished_run, photo):
-    probability = oass_jax.load(finished_run)(photo).probability
+def test_labels_are_at_or_above_their_threshold_most_probable_first(finished_run, model, photo):
+    probability = model(photo).probability
     ranked = sorted(probability, key=probability.get, reverse=True)
     third = probability[ranked[2]]
     model = oass_jax.load(finished_run, threshold=third)
@@ -245,7 +245,10 @@ def test_an_overlay_is_large_enough_for_its_title(model):
         assert image.mode == "RGB"
 
 
-def test_an_unfinished_or_missing_run_is_reported(tmp_path):
+def test_an_unfinished_or_missing_run_is_reported(finished_run, tmp_path):
     with pytest.raises(UserError, match="holds no run"):
         oass_jax.load(tmp_path)
-    assert build.create_mesh().size == 1
+    for name in ("classes.txt", "config.json"):
+        shutil.copy(finished_run / name, tmp_path)
+    with pytest.raises(UserError, match="there are no checkpoints"):
+        oass_jax.load(tmp_path)

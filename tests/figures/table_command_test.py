@@ -42,7 +42,7 @@ def test_ours_stands_beside_the_papers(tmp_path, write_seeds, tables):
     write_seeds(tmp_path / "max", [92.0, 92.5, 93.5], config="max_csi")
     out = tmp_path / "out"
     text = tables(tmp_path, f"--out={out}")
-    assert (out / "tables.md").read_text() == text
+    assert (out / "tables.md").read_text(encoding="utf-8") == text
     assert cells(text, 1, "PuzzleCAM", "ResNet-50") == [
         *("ResNet-50", "3", "89.50 ± 0.50", "89.30", "+0.20", EMPTY, EMPTY)
     ]

@@ -12,6 +12,10 @@ from PIL import Image
 
 from oass_jax.image import augment
 
+place_images = jax.jit(augment.place_images, static_argnums=2)
+place_boxes = jax.jit(augment.place_boxes, static_argnums=3)
+rescale_images = jax.jit(augment.rescale_images, static_argnames=("scale", "flip", "multiple"))
+
 
 def photographs():
     """Real ones where they are at hand, and always one that is made here."""
@@ -37,7 +41,7 @@ def place(image, window, *, flip=False, out_px):
     placement = augment.Placement(
         size.astype(jnp.float32), jnp.array([window], jnp.float32), jnp.array([flip])
     )
-    out = np.asarray(augment.place_images(canvas, placement, out_px))[0]
+    out = np.asarray(place_images(canvas, placement, out_px))[0]
     return (out * augment.IMAGENET_STD + augment.IMAGENET_MEAN) * 255
 
 
@@ -68,7 +72,7 @@ def test_padding_is_zero_after_normalisation():
     placement = augment.Placement(
         size.astype(jnp.float32), jnp.array([[[5.0, 20.0], [9.0, 30.0]]]), jnp.array([False])
     )
-    out = np.asarray(augment.place_images(canvas, placement, 64))[0]
+    out = np.asarray(place_images(canvas, placement, 64))[0]
     inside = np.zeros((64, 64), bool)
     inside[5:25, 9:39] = True
     assert (out[~inside] == 0).all()
@@ -139,8 +143,8 @@ def test_boxes_go_where_their_pixels_go():
     drawn = draw((40, 60), 12, out_px=64, min_px=48, max_px=96, flip_probability=0.5)
     for i in range(12):
         one = jax.tree.map(lambda x, i=i: x[i : i + 1], drawn)
-        pixels = np.asarray(augment.place_images(canvas, one, 64))[0, ..., 0]
-        placed, labels = augment.place_boxes(boxes, label, one, 64)
+        pixels = np.asarray(place_images(canvas, one, 64))[0, ..., 0]
+        placed, labels = place_boxes(boxes, label, one, 64)
         bright = np.argwhere(pixels > augment.normalise(jnp.full(3, 0.5))[0])
         assert labels[0, 1] == -1
         if not len(bright):
@@ -170,7 +174,7 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
     image = np.random.default_rng(0).integers(90, 160, (6, 8, 3)).repeat(6, 0).repeat(6, 1)
     canvas = np.zeros((1, 64, 64, 3), np.uint8)
     canvas[0, :36, :48] = image
-    out = augment.rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip, multiple=32)
+    out = rescale_images(canvas, np.array([[36, 48]]), scale=scale, flip=flip, multiple=32)
     height, width = round(36 * scale), round(48 * scale)
     assert out.shape == (1, 64 * scale, 64 * scale, 3)
     picture = Image.fromarray(image.astype(np.uint8)).resize((width, height), Image.BICUBIC)
@@ -184,7 +188,7 @@ def test_rescaled_images_are_pils_bicubic_at_the_top_left(scale, flip):
 @pytest.mark.parametrize(("scale", "multiple", "out_px"), [(0.6, 16, 48), (0.6, 32, 64)])
 def test_the_canvas_of_rescaled_images_is_a_whole_multiple(scale, multiple, out_px):
     canvas, size = np.full((1, 64, 64, 3), 200, np.uint8), np.array([[64, 64]])
-    out = augment.rescale_images(canvas, size, scale=scale, flip=False, multiple=multiple)
+    out = rescale_images(canvas, size, scale=scale, flip=False, multiple=multiple)
     assert out.shape == (1, out_px, out_px, 3)
     assert (out[0, :38, :38] != 0).all()
     assert (out[0, 38:] == 0).all()

@@ -7,6 +7,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 from oass_jax.method import mcar
 from oass_jax.method.mcar import Regions
 
+crop = jax.jit(mcar.crop, static_argnames="regions")
+
 
 def profile(*runs):
     """Values and how often each is repeated."""
@@ -44,7 +46,7 @@ def test_crop_enlarges_the_regions_of_the_strongest_classes():
     cam = np.full((1, 4, 4, 3), -9.0, np.float32)
     cam[0, 0:2, 2:4, 1] = cam[0, 2:4, 0:2, 2] = 9.0
     logits = jnp.array([[-1.0, 2.0, 5.0]])
-    crops = mcar.crop(images, cam, logits, Regions(count=2, threshold=0.5))
+    crops = crop(images, cam, logits, regions=Regions(count=2, threshold=0.5))
     assert crops.shape == (2, 32, 32, 3)
     # The strongest first: class 2 at the lower left, then class 1 at the upper right.
     for found, piece in zip(crops, (images[0, 16:, :16], images[0, :16, 16:]), strict=True):
@@ -56,7 +58,7 @@ def test_attention_is_the_sigmoid_of_the_map():
     images = np.random.default_rng(0).random((1, 32, 32, 3)).astype(np.float32)
     cam = np.full((1, 4, 4, 1), -1.0, np.float32)
     cam[:, :, 1], cam[:, :, 2] = 2.0, 9.0
-    (found,) = mcar.crop(images, cam, jnp.zeros((1, 1)), Regions(count=1, threshold=0.5))
+    (found,) = crop(images, cam, jnp.zeros((1, 1)), regions=Regions(count=1, threshold=0.5))
     # Eight pixels a cell: 0.634 is passed between the centres of pixels 8 and 9, and of 23 and 24.
     # Along the columns all is equal: the middle three quarters.
     piece = images[0, 4:28, 9:24]
@@ -67,9 +69,9 @@ def test_no_more_regions_than_classes_and_no_gradient_through_their_place():
     images, cam = jnp.ones((2, 16, 16, 3)), jnp.ones((2, 2, 2, 3))
 
     def total(cam):
-        return mcar.crop(images, cam, cam.mean((1, 2)), Regions(8, 0.5)).sum()
+        return crop(images, cam, cam.mean((1, 2)), regions=Regions(8, 0.5)).sum()
 
-    assert mcar.crop(images, cam, cam.mean((1, 2)), Regions(8, 0.5)).shape[0] == 6
+    assert crop(images, cam, cam.mean((1, 2)), regions=Regions(8, 0.5)).shape[0] == 6
     assert (jax.grad(total)(cam) == 0).all()
 
 

@@ -9,6 +9,8 @@ from numpy.testing import assert_allclose
 from oass_jax.method import puzzle
 
 STRIDE = 8
+cut_jit = jax.jit(puzzle.cut, static_argnames="resize")
+tile_jit = jax.jit(puzzle.tile, static_argnums=2)
 
 
 @functools.partial(jax.jit, static_argnames="resize")
@@ -38,7 +40,7 @@ def test_cut_equals_slicing_and_resizing_for_every_legal_keypoint():
 
 def test_center_cut_is_the_even_split_untouched():
     images = np.random.default_rng(1).random((2, 32, 48, 3)).astype(np.float32)
-    patches = puzzle.cut(images, jnp.array([[16, 24]] * 2), resize=True)
+    patches = cut_jit(images, jnp.array([[16, 24]] * 2), resize=True)
     even = images.reshape(2, 2, 16, 2, 24, 3).transpose(0, 1, 3, 2, 4, 5)
     assert_allclose(patches, even.reshape(8, 16, 24, 3), atol=1e-6)
 
@@ -60,7 +62,7 @@ def test_cut_then_tile_restores_each_patch_for_every_legal_keypoint():
 
 def test_tile_resizes_each_map_into_its_place():
     maps = np.random.default_rng(3).random((4, 4, 4, 3)).astype(np.float32)
-    tiled = puzzle.tile(maps, jnp.array([[2, 5]]), (8, 8))
+    tiled = tile_jit(maps, jnp.array([[2, 5]]), (8, 8))
     rows, columns = (slice(0, 2), slice(2, 8)), (slice(0, 5), slice(5, 8))
     for i, j in itertools.product(range(2), range(2)):
         place = np.zeros((8, 8))[rows[i], columns[j]].shape
@@ -70,9 +72,10 @@ def test_tile_resizes_each_map_into_its_place():
 
 def test_gradients_are_finite_at_every_border():
     maps = jnp.ones((4, 4, 4, 3))
+    grad_fn = jax.jit(jax.grad(lambda maps, cut: puzzle.tile(maps, cut, (8, 8)).sum()))
     for cut_yx in [(1, 1), (1, 7), (7, 1), (7, 7)]:
         with jax.debug_nans(True):
-            grad = jax.grad(lambda m, c=cut_yx: puzzle.tile(m, jnp.array([c]), (8, 8)).sum())(maps)
+            grad = grad_fn(maps, jnp.array([cut_yx]))
         # Every cell takes weight 1 in all, over 3 channels.
         assert_allclose(grad.sum(), 64 * 3, rtol=1e-5)
 
@@ -80,7 +83,7 @@ def test_gradients_are_finite_at_every_border():
 def test_patches_that_are_not_resized_stay_where_they_are():
     images = np.random.default_rng(4).random((2, 48, 64, 3)).astype(np.float32)
     cut = jnp.array([[8, 40], [32, 8]])
-    patches = puzzle.cut(images, cut, resize=False).reshape(2, 2, 2, 48, 64, 3)
+    patches = cut_jit(images, cut, resize=False).reshape(2, 2, 2, 48, 64, 3)
     assert_allclose(patches.sum((1, 2)), images, atol=1e-6)
     assert_allclose(patches[0, 0, 1, :8, 40:], images[0, :8, 40:], atol=1e-6)
     assert (patches[0, 0, 1, 8:] == 0).all()

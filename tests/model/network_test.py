@@ -46,7 +46,8 @@ def test_parts_apply_to_their_own_variables_only(variables):
     network = make()
     encoder = {name: {"encoder": tree["encoder"]} for name, tree in variables.items()}
     head = {"params": {"head": variables["params"]["head"]}}
-    features = network.apply(encoder, IMAGES, train=False, method=Network.encode)
+    encode = jax.jit(partial(network.apply, train=False, method=Network.encode))
+    features = encode(encoder, IMAGES)
     cam = network.apply(head, features, method=Network.classify)
     whole, _ = apply(variables, train=False)
     np.testing.assert_allclose(features, whole["features"], atol=1e-5)

@@ -323,9 +323,13 @@ def test_a_hub_that_does_not_deliver_is_an_error(variables, monkeypatch, error):
 def test_retries_of_the_hub_are_not_printed(variables, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
-    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setenv("NO_PROXY", "*")
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
     with pytest.raises(UserError, match="check the name and the network"):
         load_pretrained("timm/resnet50.tv_in1k", variables)
+    assert waits
     assert not [record for record in caplog.records if record.name.startswith("huggingface_hub")]
 
 

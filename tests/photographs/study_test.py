@@ -177,7 +177,7 @@ def test_tables_say_what_the_study_does(results, tmp_path):
     docs.write_text(marks)
     done = call([results, f"--docs={docs}"], command=tables.main)
     assert done.returncode == 0, done.stderr
-    text = docs.read_text()
+    text = docs.read_text(encoding="utf-8")
     difference = study.read(results).difference("max", "supervised")
     assert text.count("kept") == len(names)
     assert "old" not in text
@@ -239,7 +239,7 @@ def test_a_document_without_a_place_and_a_folder_without_runs_are_one_sentence(r
 
 def test_the_document_has_a_place_for_every_block(results):
     blocks = tables.create_blocks(results)
-    text = (ROOT / "docs" / "results.md").read_text()
+    text = (ROOT / "docs" / "results.md").read_text(encoding="utf-8")
     assert all(block in tables.replace(text, blocks, name="docs") for block in blocks.values())
 
 

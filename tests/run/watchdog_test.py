@@ -35,17 +35,34 @@ def test_a_process_without_progress_is_ended(left, capsys):
     assert "process 0 made no progress for 0.01 s" in line
 
 
-def test_progress_counts_from_the_last_beat(left, monkeypatch):
+def test_progress_counts_from_the_last_beat(left):
+    """Each beat, as told by an event that is set before it is waited for, gives the whole limit."""
     statuses, _ = left
-    waits = []
-    with Watchdog(60) as watchdog:
-        wait = watchdog._beaten.wait
-        monkeypatch.setattr(watchdog._beaten, "wait", lambda s: waits.append(s) or wait(s))
-        (thread,) = watching()
-        assert watchdog.beat() is False
+    watchdog = Watchdog(60)
+    event, waits = watchdog._beaten, []
+
+    class Event:
+        def wait(self, timeout_s):
+            waits.append(timeout_s)
+            if len(waits) < 3:
+                assert watchdog.beat() is False
+            return event.is_set() and len(waits) < 9
+
+        set, clear = event.set, event.clear
+
+    watchdog._beaten = Event()
+    watchdog._watch()
+    assert waits == [60] * 3
+    assert statuses == [75]
+
+
+def test_a_run_that_ends_is_watched_no_longer(left):
+    before = watching()
+    with Watchdog(60):
+        (thread,) = set(watching()) - set(before)
     thread.join(60)
     assert not thread.is_alive()
-    assert statuses == []
+    assert left[0] == []
 
 
 @pytest.mark.parametrize(("timeout_s", "count"), [(0.0, 2), (60.0, 1)])

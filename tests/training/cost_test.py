@@ -13,7 +13,7 @@ from benchmarks import harness, plan, roof
 from oass_jax.data import pipeline
 from oass_jax.run import build
 from oass_jax.training import monitor
-from tests.commands import call, prepare_digits, words
+from tests.commands import call, words
 
 BATCH, PX, CHUNK = 4, 128, 8
 CONFIGS = ("supervised", "max", "ctopk_w_csi")
@@ -89,7 +89,9 @@ def test_the_state_is_donated(tiny):
     assert memory.output_size_in_bytes - memory.alias_size_in_bytes < 1e4
 
 
-def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, monkeypatch):
+def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(
+    digits, tmp_path, monkeypatch, request
+):
     counts, after = collections.Counter(), {}
 
     def count(module, name):
@@ -104,9 +106,12 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
     count(jax, "device_get")
     count(jax, "device_put")
     count(jax, "make_array_from_process_local_data")
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, _, **kwargs: counts.update([event])
-    )
+
+    def listen(event, *_, **__):
+        counts.update([event])
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    request.addfinalizer(lambda: jax.monitoring.unregister_event_duration_listener(listen))
     compilations = "/jax/core/compile/backend_compile_duration"
     add = monitor.Monitor.add
 
@@ -117,8 +122,7 @@ def test_a_step_of_the_loop_costs_its_transfers_and_no_compilation(tmp_path, mon
     monkeypatch.setattr(monitor.Monitor, "add", add_and_look)
     rarely = ["--config.log_every_steps=1000", "--config.checkpoint.every_steps=1000"]
     rarely += ["--config.num_epochs=3", "--config.eval.every_epochs=1000"]
-    data_dir = prepare_digits(tmp_path / "data")
-    done = call(words(data_dir, tmp_path / "run", *rarely), devices=2)
+    done = call(words(digits, tmp_path / "run", *rarely), devices=2)
     assert done.returncode == 0, done.stderr
     assert list(after) == list(range(1, 10))
     assert after[2][compilations] > 0

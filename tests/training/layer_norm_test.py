@@ -4,24 +4,18 @@ import json
 import shutil
 
 import numpy as np
-import pytest
 
-from tests.commands import call, leaves, losses, prepare_digits, words
-
-
-@pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    return prepare_digits(tmp_path_factory.mktemp("data"))
+from tests.commands import call, leaves, losses, words
 
 
 def test_without_batch_normalisation_a_run_is_trained_resumed_and_evaluated(
-    layer_norm_encoder, data_dir, tmp_path
+    layer_norm_encoder, digits, tmp_path
 ):
     """With an EMA teacher, whose running statistics are empty, too."""
 
     def command(name, *changes):
         encoder = f"--config.model.encoder={layer_norm_encoder}"
-        return words(data_dir, tmp_path / name, encoder, *changes, config="demo:max")
+        return words(digits, tmp_path / name, encoder, *changes, config="demo:max")
 
     done = call(command("whole"))
     assert done.returncode == 0, done.stderr

@@ -4,14 +4,13 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import sys
-import time
 
 import pytest
 
 from oass_jax.run import workdir
-from oass_jax.training import monitor
 from tests.commands import (
     COMMAND,
     call,
@@ -19,10 +18,8 @@ from tests.commands import (
     environment,
     leaves,
     losses,
-    prepare_digits,
     rows,
     run,
-    start,
     without_rates,
     words,
 )
@@ -30,17 +27,17 @@ from tests.commands import (
 STEPS = 12
 # Saved at 4, 6, 8 and 12; evaluated at 6 and 12.
 LONGER = ("--config.num_epochs=4", "--config.eval.every_epochs=2")
-# `oass_jax.main` that kills itself where the first word says: when it has written the metrics of a
-# step, or when it is about to give a file or folder its final name.
-KILLED = """
+# `oass_jax.main` that sends itself a signal, the first word, where the second one says: when it has
+# written the metrics of a step, or when it is about to give a file or folder its final name.
+SIGNALLED = """
 import os, runpy, signal, sys
 from oass_jax.training.metric_writer import MetricWriter
 
-moment, write = sys.argv.pop(1), MetricWriter.write
+number, moment, write = signal.Signals[sys.argv.pop(1)], sys.argv.pop(1), MetricWriter.write
 
 def reached(name):
     if name == moment:
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), number)
 
 def write_and_reach(self, step, metrics):
     write(self, step, metrics)
@@ -54,11 +51,7 @@ MetricWriter.write = write_and_reach
 sys.addaudithook(audit)
 runpy.run_module("oass_jax.main", run_name="__main__")
 """
-
-
-@pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
-    return prepare_digits(tmp_path_factory.mktemp("data"))
+SENDS = [sys.executable, "-c", SIGNALLED]
 
 
 @pytest.fixture(scope="session")
@@ -82,26 +75,26 @@ def programs(home):
 
 
 @pytest.fixture(scope="session")
-def finished(data_dir, home, tmp_path_factory):
+def finished(digits, home, tmp_path_factory):
     """The folder of a run from start to end, and the training steps it compiled."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run([*COMMAND, *words(data_dir, folder, *LONGER)], home)
+    done = run([*COMMAND, *words(digits, folder, *LONGER)], home)
     assert done.returncode == 0, done.stderr
     return folder, programs(home)
 
 
 @pytest.fixture(scope="session")
-def killed(finished, data_dir, home, tmp_path_factory):
+def killed(finished, digits, home, tmp_path_factory):
     """The folder of a run that was killed three times and resumed to its end.
 
     Also the checkpoints that were complete after each kill, and what the last process printed.
     """
     folder = tmp_path_factory.mktemp("killed")
-    given = words(data_dir, folder, *LONGER)
+    given = words(digits, folder, *LONGER)
     complete = []
     # Between two checkpoints; with one on the disk but for its name; in an evaluation.
     for moment in ("step 5", "naming 8", "naming summary.json"):
-        done = run([sys.executable, "-c", KILLED, moment, *given], home)
+        done = run([*SENDS, "SIGKILL", moment, *given], home)
         assert done.returncode == -signal.SIGKILL, done.stderr
         complete.append(complete_checkpoints(folder))
     done = run([*COMMAND, *given], home)
@@ -138,19 +131,19 @@ def test_what_was_compiled_is_kept_in_the_users_cache_and_gives_the_same_bits(
     assert leaves(killed[0], STEPS) == leaves(folder, STEPS)
 
 
-def test_the_command_is_kept_as_a_shell_takes_it(finished, data_dir):
+def test_the_command_is_kept_as_a_shell_takes_it(finished, digits):
     folder, _ = finished
     (summary,) = folder.glob("eval/*/summary.json")
-    expected = [*COMMAND[1:], *words(data_dir, folder, *LONGER)]
+    expected = [*COMMAND[1:], *words(digits, folder, *LONGER)]
     assert shlex.split(json.loads(summary.read_text())["command"])[1:] == expected
     (begun,) = json.loads((folder / "env.json").read_text())["starts"]
     assert shlex.split(begun["command"])[1:] == expected
 
 
-def test_eval_on_another_split_and_number_of_devices(finished, data_dir):
+def test_eval_on_another_split_and_number_of_devices(finished, digits, tmp_path):
     """And in another process than the one that trained."""
-    folder, _ = finished
-    given = words(data_dir, folder, *LONGER, "--mode=eval", "--config.eval.split=val[48:88]")
+    folder = shutil.copytree(finished[0], tmp_path / "run")
+    given = words(digits, folder, *LONGER, "--mode=eval", "--config.eval.split=val[48:88]")
     done = call(given, devices=4)
     assert done.returncode == 0, done.stderr
     assert f"restored the checkpoint of step {STEPS}" in done.stdout
@@ -163,35 +156,19 @@ def test_eval_on_another_split_and_number_of_devices(finished, data_dir):
     assert (summary["checkpoint"], summary["weights"]) == ("best", "ema")
     assert summary["command"] == workdir.command()
     scores = {r["step"]: r["val/map"] for r in rows(folder) if "val/map" in r}
-    assert summary["step"] == max(scores, key=scores.get)
+    assert summary["step"] == max(scores, key=lambda step: (scores[step], step))
 
 
-def test_sigterm_saves_and_the_same_command_continues(data_dir, home, tmp_path, monkeypatch):
-    # Far more steps than fit between the third and the signal.
-    endless = ["--config.num_epochs=10000", "--config.checkpoint.every_steps=100000"]
-    given = words(data_dir, tmp_path, *endless, "--config.eval.every_epochs=10000")
-    process = start([*COMMAND, *given], home)
-    while len(losses(tmp_path)) < 3:
-        assert process.poll() is None, process.stdout.read()
-        time.sleep(0.01)
-    process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate()
-    assert process.returncode == 75
-    step = int(re.search(r"stopped and saved at step (\d+)", out)[1])
+def test_sigterm_saves_and_the_same_command_continues(finished, digits, home, tmp_path):
+    given = words(digits, tmp_path, *LONGER)
+    done = run([*SENDS, "SIGTERM", "step 3", *given], home)
+    assert done.returncode == 75, done.stderr
+    step = int(re.search(r"stopped and saved at step (\d+)", done.stdout)[1])
+    assert step in (3, 4)
     assert complete_checkpoints(tmp_path) == [step]
     assert [s for s, _ in losses(tmp_path)] == list(range(1, step + 1))
-
-    add = monitor.Monitor.add
-
-    def add_and_stop(self, number, metrics):
-        add(self, number, metrics)
-        signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(monitor.Monitor, "add", add_and_stop)
-    handler = signal.getsignal(signal.SIGTERM)
-    again = call(given, devices=2)
-    assert again.returncode == 75, again.stderr
-    assert f"resumed from the checkpoint of step {step}\n" in again.stdout
-    assert f"stopped and saved at step {step + 1};" in again.stdout
-    assert [s for s, _ in losses(tmp_path)] == list(range(1, step + 2))
-    assert signal.getsignal(signal.SIGTERM) == handler
+    done = run([*COMMAND, *given], home)
+    assert done.returncode == 0, done.stderr
+    assert f"resumed from the checkpoint of step {step}\n" in done.stdout
+    assert leaves(tmp_path, STEPS) == leaves(finished[0], STEPS)
+    assert without_rates(tmp_path) == without_rates(finished[0])

@@ -3,6 +3,7 @@ import dataclasses
 import io
 import os
 import tarfile
+import types
 from pathlib import Path
 
 import numpy as np
@@ -243,8 +244,9 @@ def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
 def test_a_download_without_a_network_fails_soon(tmp_path, monkeypatch):
     tar = dataclasses.replace(voc._OFFICIAL_TARS["2007"][0], url="http://127.0.0.1:9/x.tar")
     monkeypatch.setitem(voc._OFFICIAL_TARS, "2007", (tar,))
+    monkeypatch.setenv("NO_PROXY", "*")
     seconds = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", seconds.append)
+    monkeypatch.setattr("urllib3.util.retry.time", types.SimpleNamespace(sleep=seconds.append))
     with pytest.raises(UserError, match="could not be downloaded"):
         opened(None, tmp_path, name="voc/2007")
     assert 0 < sum(seconds) < 5
