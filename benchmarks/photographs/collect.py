@@ -57,6 +57,11 @@ def main(argv: Sequence[str]) -> None:
     collected = {_key(row): row for row in [*_read_table(path), *rows]}
     ordered = [list(collected[key].values()) for key in sorted(collected)]
     write_bytes(path, csv_text(list(rows[0]), ordered).encode())
+    notes += [
+        f"{row['row']}, seed {row['seed']} has no class maps: --mode=cam --config.cam.split=val"
+        for row in rows
+        if row.get("miou", 0) is None
+    ]
     for note in notes:
         print(note, file=sys.stderr)
     print(f"{len(rows)} runs written to {args.out}")
@@ -117,9 +122,9 @@ def collect_tuning(run: runs.Run) -> dict[str, Any]:
 
 
 def _key(row: dict[str, Any]) -> tuple[str, ...]:
-    """What tells a run from the others of its table."""
-    names = ("row", "seed", "epochs", "encoder_learning_rate")
-    return tuple(str(row[name]) for name in names if name in row)
+    """What tells a run from the others of its table; those of tuning have one seed."""
+    names = ("row", "seed") if "seed" in row else ("row", "epochs", "encoder_learning_rate")
+    return tuple(str(row[name]) for name in names)
 
 
 def _read_table(path: Path) -> list[dict[str, str]]:

@@ -3,7 +3,7 @@
 python -m benchmarks.photographs.figure results/photographs --out=docs/photographs_losses.png
 """
 
-import csv
+import itertools
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -13,14 +13,16 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from oass_jax import command_line
+from benchmarks.photographs import study
+from oass_jax import command_line, config_file
 from oass_jax.errors import UserError
 from oass_jax.figures import style
+from oass_jax.method import loss
 from oass_jax.run.files import write_bytes
 
-# Weight of L_re after its ramp -> what it is, and how its line is drawn.
-WEIGHTS = {1 / 15: ("1/15 (OASS)", "-"), 4.0: ("4 (PuzzleCAM)", "--")}
-TICKS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+# Row whose weight L_re is given -> how the line is drawn.
+WEIGHTS_OF = {"max": "-", "puzzlecam": "--"}
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5)
 
 # Column -> values at each moment of a run.
 Probe = dict[str, np.ndarray]
@@ -46,48 +48,56 @@ def _parse(argv: Sequence[str]) -> Namespace:
     return parser.parse_args(argv)
 
 
-def read(folder: Path) -> dict[str, Probe]:
+def read(folder: Path) -> dict[tuple[str, int], Probe]:
     """Reads what `probe` has written.
 
     Args:
-      folder: of `probe_*.csv`.
+      folder: of `probe_ROW_seedN.csv`.
 
     Returns:
-      Name of a row of the study -> its probe.
+      Row and seed -> probe.
 
     Raises:
       UserError: there is none.
     """
-    probes = {}
-    for path in sorted(folder.glob("probe_*.csv")):
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-        columns = {name: np.array([float(row[name]) for row in rows]) for name in rows[0]}
-        probes[path.stem.removeprefix("probe_").removeprefix("photographs-")] = columns
+    probes = {
+        run: {name: np.array([moment[name] for moment in moments]) for name in moments[0]}
+        for run, moments in study.probes(folder).items()
+    }
     if not probes:
         raise UserError(f"{folder} has no probe_*.csv: run benchmarks.photographs.probe first")
     return probes
 
 
-def weighted_ratio(probe: Probe, weight: float) -> np.ndarray:
-    """The gradient of L_re in the encoder with its weight, as a multiple of that of L_cls."""
-    return weight * probe["encoder_re"] / probe["encoder_cls"]
-
-
-def draw(probes: dict[str, Probe]) -> Figure:
-    """Two panels over the epochs, a colour for each run.
+def weighted_ratio(probe: Probe, row: str) -> np.ndarray:
+    """The gradient of L_re in the encoder as a multiple of that of L_cls.
 
     Args:
-      probes: row -> probe.
+      probe: of any run.
+      row: whose weight L_re is given, as it is at each moment.
     """
+    fields = config_file.load(f"photographs:{row}").loss
+    weight_fn = loss.ramp(fields.alpha_re, start_step=0, ramp_steps=fields.alpha_re_ramp_epochs)
+    return np.asarray(weight_fn(probe["epoch"])) * probe["encoder_re"] / probe["encoder_cls"]
+
+
+def draw(probes: dict[tuple[str, int], Probe]) -> Figure:
+    """Two panels over the epochs, a colour for each row.
+
+    Args:
+      probes: row and seed -> probe.
+    """
+    rows = list(dict.fromkeys(row for row, _ in probes))
+    colours = dict(zip(rows, itertools.cycle(style.COLOURS), strict=False))
     figure = Figure(figsize=(7.0, 2.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for colour, (row, probe) in zip(style.COLOURS, probes.items(), strict=False):
-        marked = {"color": colour, "marker": "o", "markersize": 3, "label": row}
-        for weight, (_, line) in WEIGHTS.items():
-            if row == "puzzlecam" and weight < 1:
+    for (row, seed), probe in probes.items():
+        marked = {"color": colours[row], "marker": "o", "markersize": 3}
+        marked["label"] = f"{row}, seed {seed}"
+        for of_row, line in WEIGHTS_OF.items():
+            if row.startswith("puzzlecam") and of_row == "max":
                 continue  # its L_re goes through both sides, and has no other weight
-            left.plot(probe["epoch"], weighted_ratio(probe, weight), line, **marked)
+            left.plot(probe["epoch"], weighted_ratio(probe, of_row), line, **marked)
         right.plot(probe["epoch"], probe["loss_re"] / probe["map_size"], **marked)
     left.axhline(1, color="black", linewidth=0.8)
     left.set_yscale("log")
@@ -96,10 +106,10 @@ def draw(probes: dict[str, Probe]) -> Figure:
     left.set_ylabel("gradient of L_re / of L_cls, encoder")
     # Between the lines, which lie far apart; the rows are told at the right.
     left.legend(
-        [Line2D([], [], color="black", linestyle=line) for _, line in WEIGHTS.values()],
-        [name for name, _ in WEIGHTS.values()],
-        title="weight of L_re, after its ramp",
-        loc=(0.05, 0.27),
+        [Line2D([], [], color="black", linestyle=line) for line in WEIGHTS_OF.values()],
+        ["OASS", "PuzzleCAM"],
+        title="with the weight at that moment of",
+        loc=(0.05, 0.3),
     )
     right.set_ylim(bottom=0)
     right.set_ylabel("distance of maps / their size")

@@ -47,7 +47,8 @@ def main(argv: Sequence[str]) -> None:
     libraries.keep_compiled_programs()
     folder = Workdir(args.workdir, writes=False)
     rows = probe(folder, num_batches=args.num_batches)
-    path = args.out / f"probe_{folder.root.resolve().parent.name}.csv"
+    row = folder.root.resolve().parent.name.removeprefix("photographs-")
+    path = args.out / f"probe_{row}_{folder.root.resolve().name}.csv"
     write_bytes(path, csv_text(list(rows[0]), [list(row.values()) for row in rows]).encode())
     print(f"written to {path}")
 

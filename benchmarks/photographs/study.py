@@ -1,9 +1,9 @@
 """The collected runs of the study, and what is computed of their scores."""
 
 import csv
+import dataclasses
 import functools
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +14,22 @@ from oass_jax.evaluation import bootstrap
 from oass_jax.evaluation.average_precision import mean, mean_average_precision
 from oass_jax.figures.statistic import paired_difference
 
+# In the order of the tables.
+ROWS = (
+    "supervised",
+    "max",
+    "random",
+    "max_csi",
+    "puzzlecam",
+    "puzzlecam_soft",
+    "max_step1",
+    "max_step2",
+    "max_puzzlecam",
+    "ctopk_w_csi",
+    "gt_bbox",
+    "supervised_long",
+    "max_long",
+)
 # Two thirds of the images show one: many are from one set of photographs of animals.
 ANIMALS = ("bird", "cat", "cow", "dog", "horse", "sheep")
 NUM_DRAWS = 2_000
@@ -30,7 +46,8 @@ class Difference(NamedTuple):
       over_seeds: 95 % interval of Student's t, the images being these; None for one seed.
       over_images: 95 % interval of resampled images, the networks being these.
       over_both: 95 % interval where both are resampled (hierarchical bootstrap); None for one
-        seed. Approximate: resampling a few seeds underestimates their variance.
+        seed. Approximate: to resample a few seeds underestimates their variance, to resample the
+        images of each network counts what images and seeds do together twice.
     """
 
     seeds: tuple[int, ...]
@@ -40,13 +57,14 @@ class Difference(NamedTuple):
     over_both: Interval | None
 
 
-@dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Study:
     """Runs by row and seed, and the images they were evaluated on.
 
     Attributes:
       runs: (row, seed) -> column of `photographs.csv` -> text.
       scores: (row, seed) -> `[N, C]` float32 logits that count, of the student.
+      heads: (row, seed) -> head -> the same of each head.
       ema_scores: the same of the EMA encoder, of runs that have one.
       label: `[N, C]` int8.
       class_names: C names.
@@ -54,6 +72,7 @@ class Study:
 
     runs: dict[tuple[str, int], dict[str, str]]
     scores: dict[tuple[str, int], np.ndarray]
+    heads: dict[tuple[str, int], dict[str, np.ndarray]]
     ema_scores: dict[tuple[str, int], np.ndarray]
     label: np.ndarray
     class_names: tuple[str, ...]
@@ -61,6 +80,33 @@ class Study:
     def seeds(self, row: str) -> tuple[int, ...]:
         """Of a row, ascending."""
         return tuple(sorted(seed for name, seed in self.runs if name == row))
+
+    def of_images(self, chosen: np.ndarray) -> "Study":
+        """The same of some of the images.
+
+        Args:
+          chosen: bool `[N]`.
+        """
+        return dataclasses.replace(
+            self,
+            scores={run: x[chosen] for run, x in self.scores.items()},
+            heads={},
+            ema_scores={run: x[chosen] for run, x in self.ema_scores.items()},
+            label=self.label[chosen],
+        )
+
+    def of_mean_logits(self, rows: Sequence[str]) -> "Study":
+        """One network a row: the mean of its logits over the seeds that all of these rows have."""
+        seeds = sorted(set.intersection(*(set(self.seeds(row)) for row in rows)))
+        means = {(row, 0): np.mean([self.scores[row, s] for s in seeds], axis=0) for row in rows}
+        runs = {run: self.runs[run[0], seeds[0]] for run in means}
+        return dataclasses.replace(self, runs=runs, scores=means, heads={}, ema_scores={})
+
+    def of_head(self, row: str, head: str, *, name: str) -> "Study":
+        """With a further row: the scores of one head of a row."""
+        found = {(name, s): self.heads[row, s][head] for s in self.seeds(row)}
+        runs = {run: self.runs[row, run[1]] for run in found}
+        return dataclasses.replace(self, runs=self.runs | runs, scores=self.scores | found)
 
     def ap(self, row: str, *, ema: bool = False) -> np.ndarray:
         """Average precision `[S, C]` of every seed of a row, percent, NaN without positives."""
@@ -88,6 +134,7 @@ class Study:
         row: str,
         other: str,
         *,
+        seeds: Collection[int] | None = None,
         classes: Collection[str] | None = None,
         ema: tuple[bool, bool] = (False, False),
     ) -> Difference | None:
@@ -96,6 +143,7 @@ class Study:
         Args:
           row: that is compared.
           other: with which.
+          seeds: of both; None for all.
           classes: the mean is over; None for all.
           ema: whether each is that of the EMA encoder.
 
@@ -108,7 +156,8 @@ class Study:
         seeds = [
             seed
             for seed in self.seeds(row)
-            if all((name, seed) in (self.ema_scores if e else self.scores) for name, e in both)
+            if (seeds is None or seed in seeds)
+            and all((name, seed) in (self.ema_scores if e else self.scores) for name, e in both)
         ]
         if not seeds:
             return None
@@ -152,15 +201,36 @@ def read(results: Path) -> Study:
         raise UserError(f"there is no {table}: run benchmarks.photographs.collect first")
     with table.open(newline="", encoding="utf-8") as file:
         found = {(row["row"], int(row["seed"])): row for row in csv.DictReader(file)}
-    scores, ema_scores = {}, {}
+    scores, heads, ema_scores = {}, {}, {}
     for (row, seed), columns in found.items():
         with np.load(folder / f"{row}_seed{seed}.npz") as arrays:
-            scores[row, seed] = _chosen(arrays, "student", columns["logits"])
-            if any(name.startswith("ema/") for name in arrays):
-                ema_scores[row, seed] = _chosen(arrays, "ema", columns["logits"])
+            heads[row, seed] = _heads(arrays, "student")
+            scores[row, seed] = heads[row, seed][columns["logits"]]
+            if of_ema := _heads(arrays, "ema"):
+                ema_scores[row, seed] = of_ema[columns["logits"]]
     with np.load(folder / "labels.npz") as arrays:
         names = tuple(arrays["class_name"].tolist())
-        return Study(found, scores, ema_scores, arrays["label"], names)
+        return Study(found, scores, heads, ema_scores, arrays["label"], names)
+
+
+def probes(folder: Path) -> dict[tuple[str, int], list[dict[str, float]]]:
+    """Reads what `probe` has written.
+
+    Args:
+      folder: of `probe_ROW_seedN.csv`.
+
+    Returns:
+      (row, seed), in the order of `ROWS` -> column -> value, for each moment of the run.
+    """
+    found = {}
+    for path in folder.glob("probe_*.csv"):
+        with path.open(newline="", encoding="utf-8") as file:
+            moments = [
+                {name: float(x) for name, x in line.items()} for line in csv.DictReader(file)
+            ]
+        row = path.stem.removeprefix("probe_").rpartition("_seed")[0]
+        found[row, int(moments[0]["seed"])] = moments
+    return {run: found[run] for run in sorted(found, key=lambda run: (ROWS.index(run[0]), run[1]))}
 
 
 def _resample_seeds(gain: np.ndarray) -> np.ndarray:
@@ -169,5 +239,10 @@ def _resample_seeds(gain: np.ndarray) -> np.ndarray:
     return np.take_along_axis(gain, drawn, axis=0).mean(axis=0)
 
 
-def _chosen(arrays: Mapping[str, np.ndarray], weights: str, head: str) -> np.ndarray:
-    return arrays[f"{weights}/{head}"].astype(np.float32)
+def _heads(arrays: Mapping[str, np.ndarray], weights: str) -> dict[str, np.ndarray]:
+    """Head -> its logits by the weights of the student or of the EMA encoder."""
+    return {
+        name.removeprefix(f"{weights}/"): array.astype(np.float32)
+        for name, array in arrays.items()
+        if name.startswith(f"{weights}/")
+    }

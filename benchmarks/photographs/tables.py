@@ -7,6 +7,7 @@ hand; the rest of the text is left alone.
 """
 
 import csv
+import itertools
 import re
 import sys
 from argparse import Namespace
@@ -15,7 +16,15 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.photographs.study import ANIMALS, Difference, Interval, Study, read
+from benchmarks.photographs.study import (
+    ANIMALS,
+    ROWS,
+    Difference,
+    Interval,
+    Study,
+    probes,
+    read,
+)
 from oass_jax import command_line
 from oass_jax.errors import UserError
 from oass_jax.figures.markdown import NONE
@@ -24,27 +33,18 @@ from oass_jax.run.files import write_bytes
 
 BASELINE, PRIMARY = "supervised", "max"
 CONTROL = "random"  # of the keypoint
-ROWS = (
-    "supervised",
-    "max",
-    "random",
-    "max_csi",
-    "puzzlecam",
-    "puzzlecam_soft",
-    "max_step1",
-    "max_step2",
-    "max_puzzlecam",
-    "ctopk_w_csi",
-    "gt_bbox",
-    "supervised_long",
-    "max_long",
-)
+LONG, LONG_BASELINE = "max_long", "supervised_long"
 # Row -> the one it is compared with, where that is not `BASELINE`.
-COMPARED_WITH = {"max_long": "supervised_long"}
+COMPARED_WITH = {LONG: LONG_BASELINE}
 # Rows that differ in the weights of L_p-cl and L_re alone.
 OF_WEIGHTS = ("supervised", "max", "max_step1", "max_step2", "max_puzzlecam")
 
+# Pairs of rows whose networks are compared seed by seed.
+TWINS = (("max", "supervised"), ("random", "supervised"), ("max", "random"))
 MEASURES_OF_MAPS = ("miou", "pointing_game")
+OVER = ("over seeds", "over images", "over both")
+# With fewer, the bootstrap over seeds is not to be trusted.
+MIN_SEEDS = 5
 
 
 @command_line.command
@@ -86,11 +86,16 @@ def create_blocks(results: Path) -> dict[str, str]:
         "tuning": tuning_table(results / "photographs_tuning.csv"),
         "primary": comparison(study, PRIMARY, BASELINE),
         "control": comparison(study, PRIMARY, CONTROL),
+        "puzzlecam": comparison(study, PRIMARY, "puzzlecam"),
+        "long": comparison(study, LONG, LONG_BASELINE),
         "rows": rows_table(study),
         "maps": maps_table(study),
         "weights": weights_table(study),
+        "heads": heads_table(study),
+        "twins": twins_table(study),
+        "afterwards": afterwards_table(study),
         "classes": classes_table(study),
-        "probes": probes_table(sorted((results / "photographs").glob("probe_*.csv"))),
+        "probes": probes_table(probes(results / "photographs")),
     }
 
 
@@ -122,19 +127,24 @@ def comparison(study: Study, row: str, other: str) -> str:
     difference = study.difference(row, other)
     if difference is None:
         return f"`{row}` and `{other}` have not been run with the same seed yet."
-    if difference.over_both is None:
-        return f"One seed of `{row}` against `{other}`: {_signed(difference.mean)} points of mAP."
-    low, high = difference.over_both
-    verdict = (
-        "no difference was seen"
-        if low <= 0 <= high
-        else f"`{row}` is {'better' if low > 0 else 'worse'}"
+    number = len(difference.seeds)
+    if number == 1:
+        over, interval = "images", difference.over_images
+    elif number < MIN_SEEDS:
+        over, interval = "seeds (Student's t)", difference.over_seeds
+    else:
+        over, interval = "seeds and images", difference.over_both
+    sentence = (
+        f"`{row}` against `{other}`, {'one seed' if number == 1 else f'{number} seeds'}: "
+        f"{_signed(difference.mean)} points of mAP, 95 % interval over {over} "
+        f"{_interval(interval)}"
     )
-    return (
-        f"`{row}` against `{other}`, {len(difference.seeds)} seeds: "
-        f"{_signed(difference.mean)} points of mAP, 95 % interval over seeds and images "
-        f"{_interval(difference.over_both)}: {verdict}."
-    )
+    if number == 1:  # which says nothing of another
+        return f"{sentence}."
+    low, high = interval
+    if low <= 0 <= high:
+        return f"{sentence}: no difference was seen."
+    return f"{sentence}: `{row}` is {'better' if low > 0 else 'worse'}."
 
 
 def rows_table(study: Study) -> str:
@@ -155,15 +165,14 @@ def rows_table(study: Study) -> str:
                 _mean(float(run["map"]) for run in runs),
                 _mean(float(run["map_voc"]) for run in runs),
                 _mean(np.nanmean(study.ap(row, ema=True), axis=1)) if has_ema else NONE,
-                NONE if difference is None else f"`{other}`",
+                NONE if difference is None else _with_mean(study, other, difference.seeds),
                 *_differences(difference),
                 NONE if without is None else _signed(without.mean),
                 f"{np.median(hours):.2f}" if hours else NONE,
             ]
         )
-    header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against", "difference"]
-    header += ["over seeds", "over images", "over both", "without animals", "hours"]
-    return _markdown(header, lines)
+    header = ["row", "seeds", "mAP", "VOC's formula", "EMA weights", "against, with these seeds"]
+    return _markdown([*header, "difference", *OVER, "without animals", "hours"], lines)
 
 
 def maps_table(study: Study) -> str:
@@ -185,25 +194,95 @@ def maps_table(study: Study) -> str:
 
 
 def weights_table(study: Study) -> str:
-    """Rows between the paper's weights and PuzzleCAM's."""
+    """Rows between the paper's weights and PuzzleCAM's, `max` with the seeds of each of them."""
+    rows = _there(study, OF_WEIGHTS)
+    seeds_of = {row: study.seeds(row) for row in rows}
+    wanted = [(row, seeds) for row, seeds in seeds_of.items() if row != PRIMARY]
+    of_primary = {tuple(s for s in seeds if s in seeds_of.get(PRIMARY, ())) for _, seeds in wanted}
+    wanted += [(PRIMARY, seeds) for seeds in of_primary if seeds]
     lines = []
-    for row in _there(study, OF_WEIGHTS):
-        run = study.runs[row, study.seeds(row)[0]]
-        difference = None if row == BASELINE else study.difference(row, BASELINE)
+    for row, seeds in sorted(wanted, key=lambda each: (rows.index(each[0]), -len(each[1]))):
+        run = study.runs[row, seeds[0]]
+        difference = None if row == BASELINE else study.difference(row, BASELINE, seeds=seeds)
         lines.append(
             [
                 f"`{row}`",
+                ", ".join(map(str, seeds)),
                 f"{float(run['alpha_p']):.3f}",
                 f"{float(run['alpha_re']):.3f}",
                 *_differences(difference)[:1],
                 NONE if difference is None else _interval(difference.over_images),
-                NONE if row == BASELINE else f"{_correlation(study, row):.4f}",
+                NONE
+                if difference is None
+                else _mean_correlation(study, row, BASELINE, difference.seeds),
             ]
         )
-    if len(study.seeds(BASELINE)) > 1:
-        lines.append([f"`{BASELINE}`, another seed", *[NONE] * 4, f"{_between_seeds(study):.4f}"])
-    header = ["row", "L_p-cl", "L_re", "against `supervised`", "over images"]
+    header = ["row", "seeds", "L_p-cl", "L_re", "against `supervised`", "over images"]
     return _markdown([*header, "correlation of the logits"], lines)
+
+
+def heads_table(study: Study) -> str:
+    """What class-specific instances add, and what they change in the class maps' own logits."""
+    row, base, csi = "max_csi", "max_csi, base", "max_csi, csi"
+    if not study.seeds(row):
+        return "Not run yet."
+    both = study.of_head(row, "base", name=base).of_head(row, "csi", name=csi)
+    lines = []
+    for one, other in ((base, PRIMARY), (csi, base), (csi, PRIMARY)):
+        difference = both.difference(one, other)
+        if difference is not None:
+            seeds = ", ".join(map(str, difference.seeds))
+            lines.append([f"`{one}`", f"`{other}`", seeds, *_differences(difference)[:3]])
+    return _markdown(["logits of", "against", "seeds", "difference", *OVER[:2]], lines)
+
+
+def twins_table(study: Study) -> str:
+    """Correlation of the logits of two rows, seed by seed, and of two seeds of a row."""
+    seeds = study.seeds(BASELINE)
+    lines = []
+    for row, other in TWINS:
+        found = [
+            _correlation(study.scores[row, seed], study.scores[other, seed])
+            if (row, seed) in study.scores and (other, seed) in study.scores
+            else None
+            for seed in seeds
+        ]
+        cells = [NONE if x is None else f"{x:.3f}" for x in found]
+        known = [x for x in found if x is not None]
+        lines.append([f"`{row}`, `{other}`", *cells, f"{np.mean(known):.3f}" if known else NONE])
+    pairs = [
+        _correlation(study.scores[BASELINE, one], study.scores[BASELINE, other])
+        for one, other in itertools.combinations(seeds, 2)
+    ]
+    if pairs:
+        name = f"`{BASELINE}`, any two seeds"
+        lines.append([name, *[NONE] * len(seeds), f"{np.mean(pairs):.3f}"])
+    return _markdown(["networks", *(f"seed {seed}" for seed in seeds), "mean"], lines)
+
+
+def afterwards_table(study: Study) -> str:
+    """Analyses that nobody planned, of `max` against `supervised` and against its control."""
+    several = (study.label == 1).sum(axis=1) >= 2
+    subset = study.of_images(several)
+    frequent = (subset.label == 1).sum(axis=0) >= 5
+    kept = [name for name, is_kept in zip(study.class_names, frequent, strict=True) if is_kept]
+    what = f"{several.sum()} images with several labels, {len(kept)} classes with five or more"
+    lines = []
+    for other in (BASELINE, CONTROL):
+        if study.difference(PRIMARY, other) is None:
+            continue
+        mean = study.of_mean_logits((PRIMARY, other)).difference(PRIMARY, other)
+        found = {
+            what: subset.difference(PRIMARY, other, classes=kept),
+            "the mean of the seeds' logits, as one network": mean,
+        }
+        lines += [
+            [name, f"`{other}`", *_differences(difference)[:3]]
+            for name, difference in found.items()
+        ]
+    if not lines:
+        return "Not run yet."
+    return _markdown(["`max` on", "against", "difference", *OVER[:2]], lines)
 
 
 def classes_table(study: Study) -> str:
@@ -240,32 +319,28 @@ def tuning_table(path: Path) -> str:
     return _markdown(["row", "encoder's learning rate", "epochs", "mAP"], lines)
 
 
-def probes_table(paths: Sequence[Path]) -> str:
+def probes_table(found: dict[tuple[str, int], list[dict[str, float]]]) -> str:
     """Gradients, maps and cuts at each moment of the runs that were probed."""
-    lines = []
-    for path in paths:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                x = {name: float(value) for name, value in row.items()}
-                lines.append(
-                    [
-                        f"`{path.stem.removeprefix('probe_photographs-')}`",
-                        row["seed"],
-                        f"{x['epoch']:.1f}",
-                        *(f"{x[f'encoder_{name}']:.2f}" for name in ("cls", "pcl", "re")),
-                        f"{x['encoder_cos_re']:.2f}",
-                        *(f"{x[f'head_{name}']:.2f}" for name in ("cls", "pcl", "re")),
-                        f"{x['loss_re'] / x['map_size']:.2f}",
-                        *(
-                            f"{100 * x[f'inside_{name}']:.0f} %"
-                            for name in ("max", "random", "center")
-                        ),
-                    ]
-                )
+    lines = [
+        [
+            f"`{row}`",
+            seed,
+            f"{x['epoch']:.1f}",
+            f"{x['loss_cls']:.3f}",
+            *(f"{x[f'encoder_{name}']:.2f}" for name in ("cls", "pcl", "re")),
+            f"{x['encoder_cos_re']:.2f}",
+            *(f"{x[f'head_{name}']:.2f}" for name in ("cls", "pcl", "re")),
+            f"{x['loss_re'] / x['map_size']:.2f}",
+            *(f"{100 * x[f'inside_{name}']:.0f} %" for name in ("max", "random", "center")),
+        ]
+        for (row, seed), moments in found.items()
+        for x in moments
+    ]
     if not lines:
         return "Not run yet."
-    header = ["row", "seed", "epoch", "encoder: L_cls", "L_p-cl", "L_re", "cos(L_re, L_cls)"]
-    header += ["head: L_cls", "L_p-cl", "L_re", "distance of maps"]
+    header = ["row", "seed", "epoch", "L_cls"]
+    header += ["gradients in the encoder: L_cls", "L_p-cl", "L_re", "cos(L_re, L_cls)"]
+    header += ["in the head: L_cls", "L_p-cl", "L_re", "distance of maps"]
     return _markdown([*header, "inside: `max`", "`random`", "middle"], lines)
 
 
@@ -277,18 +352,19 @@ def _there(study: Study, rows: Iterable[str]) -> list[str]:
     return [row for row in rows if study.seeds(row)]
 
 
-def _correlation(study: Study, row: str) -> float:
-    """Of the logits with those of the supervised network, the mean over common seeds."""
-    common = set(study.seeds(row)) & set(study.seeds(BASELINE))
-    pairs = [(study.scores[row, seed], study.scores[BASELINE, seed]) for seed in sorted(common)]
-    return float(np.mean([np.corrcoef(one.ravel(), other.ravel())[0, 1] for one, other in pairs]))
+def _with_mean(study: Study, row: str, seeds: Sequence[int]) -> str:
+    """A row and its mAP with some of its seeds."""
+    return f"`{row}`, {np.mean([float(study.runs[row, seed]['map']) for seed in seeds]):.2f}"
 
 
-def _between_seeds(study: Study) -> float:
-    """Of the logits of two seeds of the supervised network, the mean over all pairs."""
-    scores = [study.scores[BASELINE, seed].ravel() for seed in study.seeds(BASELINE)]
-    correlation = np.corrcoef(scores)
-    return float(correlation[np.triu_indices(len(scores), 1)].mean())
+def _correlation(one: np.ndarray, other: np.ndarray) -> float:
+    return float(np.corrcoef(one.ravel(), other.ravel())[0, 1])
+
+
+def _mean_correlation(study: Study, row: str, other: str, seeds: Sequence[int]) -> str:
+    """Of the logits of two rows, the mean over seeds."""
+    pairs = [(study.scores[row, seed], study.scores[other, seed]) for seed in seeds]
+    return f"{np.mean([_correlation(*pair) for pair in pairs]):.3f}"
 
 
 def _of_seeds(study: Study, row: str, column: str) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ def label():
 def logits(row, seed):
     """The better row sees the labels with less noise, which is mostly that of the seed."""
     rng = np.random.default_rng(seed)
-    noise = {"supervised": 1.5, "max": 0.5}[row.removesuffix("_long")]
+    noise = 1.5 if row.startswith("supervised") else 0.5
     return (label() + noise * rng.normal(size=(NUM_IMAGES, 3))).astype(np.float32)
 
 
@@ -152,7 +153,10 @@ def test_one_seed_says_nothing_about_seeds(tmp_path):
     found = study.read(tmp_path)
     difference = found.difference("max", "supervised")
     assert difference.over_seeds is difference.over_both is None
-    assert tables.comparison(found, "max", "supervised").startswith("One seed ")
+    sentence = tables.comparison(found, "max", "supervised")
+    low, high = difference.over_images
+    assert sentence.startswith("`max` against `supervised`, one seed: ")
+    assert sentence.endswith(f"95 % interval over images {low:+.2f} to {high:+.2f}.")
 
 
 def test_a_row_does_not_differ_from_itself_and_its_ema_ranks_alike(results):
@@ -181,8 +185,9 @@ def test_tables_say_what_the_study_does(results, tmp_path):
     difference = study.read(results).difference("max", "supervised")
     assert text.count("kept") == len(names)
     assert "old" not in text
+    low, high = difference.over_seeds
     assert f"3 seeds: {difference.mean:+.2f} points of mAP" in text
-    assert "`max` is better" in text
+    assert f"over seeds (Student's t) {low:+.2f} to {high:+.2f}: `max` is better" in text
     assert "| `max` | 3 | " in text
     assert "| cat | " in text
     before = docs.read_bytes()
@@ -212,18 +217,93 @@ def test_a_longer_training_is_compared_with_one_as_long(results, tmp_path):
         for cells in [line.strip("| ").split(" | ")]
     }
     gain = found.difference("max_long", "supervised_long").mean
-    assert cells["`max_long`"] == ["`supervised_long`", f"{gain:+.2f}"]
-    assert cells["`supervised_long`"][0] == "`supervised`"
+    assert cells["`max_long`"][1] == f"{gain:+.2f}"
+    name, value = cells["`max_long`"][0].split(", ")
+    (baseline,) = found.ap("supervised_long").mean(axis=1)
+    assert name == "`supervised_long`"
+    assert float(value) == pytest.approx(baseline, abs=0.2)  # float16
+    assert cells["`supervised_long`"][0].startswith("`supervised`, ")
     assert cells["`supervised`"] == [tables.NONE] * 2
 
 
-def test_weights_are_told_beside_what_another_seed_changes(results):
+def cells_of(table):
+    return [line.strip("| ").split(" | ") for line in table.splitlines()[2:]]
+
+
+def test_twins_are_compared_with_what_another_seed_changes(results):
     found = study.read(results)
-    *_, last = tables.weights_table(found).splitlines()
+    first, *_, last = cells_of(tables.twins_table(found))
     seeds = [found.scores["supervised", seed].ravel() for seed in range(3)]
     pairs = [np.corrcoef(seeds[i], seeds[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]
-    none = [tables.NONE] * 4
-    assert last == " | ".join(["| `supervised`, another seed", *none, f"{np.mean(pairs):.4f} |"])
+    none = [tables.NONE] * 3
+    assert last == ["`supervised`, any two seeds", *none, f"{np.mean(pairs):.3f}"]
+    twin = np.corrcoef(found.scores["max", 1].ravel(), seeds[1])[0, 1]
+    assert first[:1] + first[2:3] == ["`max`, `supervised`", f"{twin:.3f}"]
+
+
+def test_other_weights_are_compared_with_those_seeds_of_max(results, tmp_path):
+    """A row of one seed beside the mean of three would show what seeds do, not weights."""
+    out = shutil.copytree(results, tmp_path / "results")
+    write_run(tmp_path / "runs", "max_step1", 1)
+    assert call([tmp_path / "runs", f"--out={out}"], command=collect.main).returncode == 0
+    found = study.read(out)
+    lines = cells_of(tables.weights_table(found))
+    assert [line[:2] for line in lines] == [
+        ["`supervised`", "0, 1, 2"],
+        ["`max`", "0, 1, 2"],
+        ["`max`", "1"],
+        ["`max_step1`", "1"],
+    ]
+    alone = found.difference("max", "supervised", seeds=(1,))
+    assert lines[2][4] == f"{alone.mean:+.2f}"
+    assert alone.mean != pytest.approx(found.difference("max", "supervised").mean, abs=0.01)
+
+
+def test_heads_are_compared_with_one_another_and_with_the_row_without(results, tmp_path):
+    out = shutil.copytree(results, tmp_path / "results")
+    for seed in (0, 1):
+        folder = write_run(tmp_path / "runs", "max_csi", seed, head="csi")
+        path = folder / "eval" / collect.EVALUATION / "scores.npz"
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays | {"student/base": logits("supervised", seed)})
+    assert call([tmp_path / "runs", f"--out={out}"], command=collect.main).returncode == 0
+    found = study.read(out)
+    base, own, both = cells_of(tables.heads_table(found))
+    assert [line[:3] for line in (base, own, both)] == [
+        ["`max_csi, base`", "`max`", "0, 1"],
+        ["`max_csi, csi`", "`max_csi, base`", "0, 1"],
+        ["`max_csi, csi`", "`max`", "0, 1"],
+    ]
+    # Made up: its base is that of `supervised`, its csi that of `max`.
+    gain = found.difference("max", "supervised", seeds=(0, 1)).mean
+    assert float(base[3]) == pytest.approx(-gain, abs=0.2)
+    assert float(own[3]) == pytest.approx(gain, abs=0.2)
+    assert float(both[3]) == pytest.approx(0, abs=0.01)
+
+
+def test_a_part_of_the_images_and_the_mean_of_seeds_are_studies_of_their_own(results):
+    found = study.read(results)
+    several = found.label.sum(axis=1) >= 2
+    part = found.of_images(several)
+    expected = mean_average_precision(found.scores["max", 1][several], found.label[several]).ap
+    np.testing.assert_array_equal(part.ap("max")[1], expected)
+    together = found.of_mean_logits(("max", "supervised"))
+    mean = np.mean([found.scores["max", seed] for seed in range(3)], axis=0)
+    (ap,) = together.ap("max")
+    np.testing.assert_array_equal(ap, mean_average_precision(mean, found.label).ap)
+    first, second = cells_of(tables.afterwards_table(found))
+    assert first[0].startswith(f"{several.sum()} images with several labels")
+    assert second[2] == f"{together.difference('max', 'supervised').mean:+.2f}"
+
+
+def test_a_run_without_class_maps_is_reported(tmp_path):
+    folder = write_run(tmp_path / "runs", "max", 0)
+    (folder / "cams" / collect.EVALUATION / "summary.json").unlink()
+    done = call([tmp_path / "runs", f"--out={tmp_path}"], command=collect.main)
+    assert (done.returncode, done.stderr.splitlines()) == (
+        0,
+        ["max, seed 0 has no class maps: --mode=cam --config.cam.split=val"],
+    )
 
 
 def test_a_document_without_a_place_and_a_folder_without_runs_are_one_sentence(results, tmp_path):
