@@ -70,7 +70,7 @@ def main(argv: Sequence[str]) -> None:
     from oass_jax.evaluation import predictor
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that images are deleted
-    with serve(predictor.load(args.workdir), args.port) as (app, address):
+    with serve(predictor.load(args.workdir, batch_size=1), args.port) as (app, address):
         print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
         app.block_thread()
 

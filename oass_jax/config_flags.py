@@ -22,7 +22,7 @@ from oass_jax.errors import UserError, nearest
 from oass_jax.run.workdir import Workdir
 
 # Fields that an evaluation may set, or how they begin.
-_OF_EVALUATION = ("eval.", "cam.", "distributed.", *OF_HOST)
+_OF_EVALUATION = ("eval.", "cam.", "distributed.", "data.max_boxes", *OF_HOST)
 # Fields that make the network another one, and those among them that do not.
 _OF_NETWORK = ("model.", "teacher.mode", "regions.")
 _NOT_OF_NETWORK = ("model.pretrained", "model.remat", "model.dtype", "model.label_vectors")

@@ -77,3 +77,8 @@ def nearest_path(path: Path) -> str:
     names = [sibling.name for sibling in path.parent.glob("*")]
     similar = difflib.get_close_matches(path.name, names, n=1, cutoff=0.75)
     return f"did you mean {path.parent / similar[0]}?" if similar else "check the path"
+
+
+def first_line(error: BaseException) -> str:
+    """What a library's error says, without what some go on with; its type if it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

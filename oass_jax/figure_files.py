@@ -56,9 +56,10 @@ def draw_per_class_gain(args: argparse.Namespace) -> Files:
         evaluation = workdir.evaluation_name(fields.dataset, fields.split)
     paths = [_scores(folder, evaluation) for folder in (run, baseline)]
     shift, source = _measure_shift(args, run)
+    from oass_jax.evaluation import scores
     from oass_jax.figures import per_class_gain, plots, style
 
-    gain = per_class_gain.measure(*map(per_class_gain.read_scores, paths), shift)
+    gain = per_class_gain.measure(*map(scores.read, paths), shift)
     for name, value, low, high, num_classes in gain.correlations:
         print(
             f"{name} {value:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {num_classes} classes"
@@ -200,7 +201,7 @@ def _open_runs(*folders: Path) -> list["Predictor"]:
     libraries.quieten()
     from oass_jax.evaluation import predictor
 
-    return [predictor.load(folder) for folder in folders]
+    return [predictor.load(folder, batch_size=1) for folder in folders]
 
 
 def _short_names(*folders: Path) -> list[str]:

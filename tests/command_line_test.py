@@ -403,9 +403,11 @@ def test_an_evaluation_sets_what_does_not_belong_to_the_run(run, tmp_path):
         *("--config.eval.split=test", "--config.eval.dataset=voc/2007", "--config.cam.flip=False"),
         *(f"--config.data.data_dir={tmp_path}", f"--config.data.manual_dir={tmp_path}"),
         *("--config.data.num_workers=2", "--config.data.num_threads", "1"),
+        "--config.data.max_boxes=128",  # of other images, which may have more objects
     )
     assert (config.eval.split, config.eval.dataset, config.cam.flip) == ("test", "voc/2007", False)
     assert (config.data.num_workers, config.data.num_threads) == (2, 1)
+    assert config.data.max_boxes == 128
     assert config.data.dataset == "voc/2012"
 
 

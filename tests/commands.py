@@ -22,6 +22,7 @@ from benchmarks import harness
 from oass_jax import main
 from oass_jax.data import pipeline
 from oass_jax.data.sources import digit_scenes
+from oass_jax.evaluation import score_files, scores
 from oass_jax.run import build
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 from oass_jax.run.state import create_state
@@ -170,6 +171,18 @@ def finish(command):
     done = call([f"--workdir={folder.root}", "--mode=eval"])
     assert done.returncode == 0, done.stderr
     return folder.root
+
+
+def recomputed_summary(path):
+    """The metrics of `summary.json`, from `scores.npz` alone."""
+    found = scores.read(path)
+    return score_files.summarize(
+        found.class_name,
+        found.prediction,
+        found.label,
+        threshold=found.threshold,
+        thresholds_of=found.thresholds_of,
+    )
 
 
 def rows(folder):

@@ -164,12 +164,7 @@ class Study:
         maps = [{seed: self._map(name, seed, columns, ema=e) for seed in seeds} for name, e in both]
         # [S, R], of the same draws.
         one, two = (
-            np.stack(
-                [
-                    bootstrap.mean_over_classes(self.drawn_ap(name, seed, ema=e)[:, columns])
-                    for seed in seeds
-                ]
-            )
+            np.stack([mean(self.drawn_ap(name, seed, ema=e)[:, columns]) for seed in seeds])
             for name, e in both
         )
         gain = one - two
@@ -184,7 +179,7 @@ class Study:
 
     def _map(self, row: str, seed: int, columns: list[int], *, ema: bool) -> float:
         scores = (self.ema_scores if ema else self.scores)[row, seed]
-        return mean(mean_average_precision(scores, self.label).ap[columns])
+        return float(mean(mean_average_precision(scores, self.label).ap[columns]))
 
 
 def read(results: Path) -> Study:

@@ -100,7 +100,7 @@ def _read_all(split: Split, num_threads: int) -> Iterator[Image]:
 
 def _read(split: Split, index: int) -> Image:
     record = split.source[index]
-    where, num_objects = split.where(record), len(record["objects"]["label"])
+    where, num_objects = split.where(record), len(record["objects"]["bbox"])
     try:
         pixels = decode_rgb(split.read_image(record), name=where, fit_px=sys.maxsize)
     except UserError as error:

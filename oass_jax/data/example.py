@@ -1,10 +1,11 @@
 """A record as it is stored -> arrays of one image; a list of them -> a batch."""
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NotRequired, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
@@ -119,6 +120,11 @@ class Split:
         """The file name of a record."""
         return self.source[int(index)]["image/filename"].decode()
 
+    @functools.cached_property
+    def filenames(self) -> tuple[str, ...]:
+        """The file names of all records."""
+        return tuple(each["image/filename"].decode() for each in self._annotations)
+
     def where(self, record: Record) -> str:
         """How an error names the image of a record."""
         in_split = f"{record['image/filename'].decode()} of {self.name} {self.split}"
@@ -147,15 +153,21 @@ class Split:
     def labels(self, difficult: str = "positive") -> np.ndarray:
         """The classes of every record: int8 `[N, C]`, 1, 0 or -1 (ignored).
 
-        Reads every record, but decodes no image.
+        Reads every record, the first time, but decodes no image.
 
         Args:
           difficult: see `ReadOptions`.
         """
         label = np.zeros([len(self), len(self.class_names)], np.int8)
-        for row, record in zip(label, self.source, strict=True):
+        for row, record in zip(label, self._annotations, strict=True):
             _set_label(row, record, difficult)
         return label
+
+    @functools.cached_property
+    def _annotations(self) -> list[dict[str, Any]]:
+        """All records without their images: prepared data can only be read with them."""
+        dropped = ("image", "segmentation_mask")
+        return [{k: x for k, x in each.items() if k not in dropped} for each in self.source]
 
 
 def _set_label(label: np.ndarray, record: Record, difficult: str) -> None:
@@ -202,7 +214,7 @@ class ExampleReader:
         record = self._split.source[index]
         where, data = self._split.where(record), self._split.read_image(record)
         image = decode_rgb(data, name=where, fit_px=self._options.canvas_px)
-        objects, num = record["objects"], len(record["objects"]["label"])
+        objects, num = record["objects"], len(record["objects"]["bbox"])
         max_boxes = self._options.max_boxes
         if num > max_boxes:
             raise UserError(

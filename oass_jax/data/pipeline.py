@@ -140,7 +140,8 @@ def fingerprint(
 ) -> dict[str, int | str]:
     """What has to be the same for a resumed run to see the input of the interrupted one.
 
-    Workers, threads and the cache are not in it: they change no batch.
+    Workers, threads, the cache and the slots for boxes are not in it: they change no image and no
+    label.
 
     Args:
       split: as for `train_batches`, like all the others.
@@ -160,9 +161,17 @@ def fingerprint(
         "batch_size": batch_size,
         "seed": seed,
         "canvas_px": options.canvas_px,
-        "max_boxes": options.max_boxes,
         "difficult": options.difficult,
     }
+
+
+def evaluated(split: Split) -> dict[str, int | str]:
+    """What has to be the same for several processes to evaluate the same images.
+
+    Args:
+      split: to evaluate; its name may differ between hosts, with the place of its list.
+    """
+    return {"eval.sources": sources_checksum(split), "eval.num_records": len(split)}
 
 
 def sources_checksum(split: Split) -> str:

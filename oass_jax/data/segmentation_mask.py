@@ -6,7 +6,7 @@ from oass_jax.data.example import Split
 from oass_jax.data.image_file import decode_mask, read_header
 from oass_jax.errors import UserError
 
-_VOID = 255
+VOID = 255
 
 
 class Masks:
@@ -53,10 +53,10 @@ class Masks:
         _, _, orientation = read_header(self._split.read_image(record), name=where)
         mask = decode_mask(record["segmentation_mask"], name=name, orientation=orientation)
         num_classes = len(self._split.class_names)
-        unknown = mask[(mask > num_classes) & (mask != _VOID)]
+        unknown = mask[(mask > num_classes) & (mask != VOID)]
         if unknown.size:
             raise UserError(
                 f"{name} holds the value {unknown[0]}, but there are only {num_classes} classes "
-                f"(1 to {num_classes}), background (0) and void ({_VOID}): prepare the data again"
+                f"(1 to {num_classes}), background (0) and void ({VOID}): prepare the data again"
             )
         return mask

@@ -119,17 +119,18 @@ def _curve(positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return hits / np.arange(1, len(hits) + 1), hits / hits[-1]
 
 
-def mean(values: np.ndarray) -> float:
+def mean(values: np.ndarray) -> np.ndarray:
     """The mean over the classes that have a value.
 
     Args:
-      values: float [C], NaN for a class that has none.
+      values: float `[..., C]`, NaN for a class that has none.
 
     Returns:
-      NaN, without numpy's warning, where no class has one.
+      float `[...]`; NaN, without numpy's warning, where no class has one.
     """
-    values = values[~np.isnan(values)]
-    return float(values.mean()) if values.size else float("nan")
+    known = ~np.isnan(values)
+    total, count = np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)[()]
 
 
 def check(scores: np.ndarray, labels: np.ndarray, *, ndim: int) -> None:

@@ -69,14 +69,6 @@ def interval(values: np.ndarray) -> tuple[float, float]:
     return float(low), float(high)
 
 
-def mean_over_classes(ap: np.ndarray) -> np.ndarray:
-    """The mAP of every draw: `[R, C]` -> `[R]`, over the classes that have positives in it."""
-    known = ~np.isnan(ap)
-    count = known.sum(axis=-1)
-    total = np.where(known, ap, 0.0).sum(axis=-1)
-    return np.divide(total, count, out=np.full(len(ap), np.nan), where=count > 0)
-
-
 def _of_class(score: np.ndarray, label: np.ndarray, weights: np.ndarray) -> np.ndarray:
     ranked = np.flatnonzero(label >= 0)
     ranked = ranked[np.argsort(-score[ranked].astype(np.float64), kind="stable")]

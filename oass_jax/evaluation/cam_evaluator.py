@@ -32,20 +32,18 @@ class CamEvaluator:
         self,
         config: ConfigDict,
         folder: Workdir,
+        split: pipeline.Split,
         network: Network,
         mesh: Mesh,
-        class_names: tuple[str, ...],
     ):
-        """Opens the split and reads the headers of its files.
+        """Reads the headers of the files of the split.
 
         Raises:
-          UserError: no such split, or it has other classes, or neither masks nor boxes and nothing
-            to export, or two images whose maps would be one file; or the batch cannot be split
-            evenly.
+          UserError: it has neither masks nor boxes and there is nothing to export, or two images
+            whose maps would be one file; or the batch cannot be split evenly.
         """
         build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
-        self._config, self._folder, self._mesh = config, folder, mesh
-        self._split = evaluator.open_split(config, folder, config.cam.split, class_names)
+        self._config, self._folder, self._split, self._mesh = config, folder, split, mesh
         self._masks = Masks(self._split)
         has_boxes = self._split.has_boxes and self._masks.most_labels > 0
         if not (self._masks.present.any() or has_boxes or config.cam.export):
@@ -53,8 +51,7 @@ class CamEvaluator:
                 f"{config.eval.dataset} {config.cam.split} has neither segmentation masks nor "
                 f"boxes: choose another cam.split, or cam.export=True to write the maps alone"
             )
-        filenames = map(self._split.filename, range(len(self._split)))
-        self._map_names = cam_files.map_names(filenames) if config.cam.export else []
+        self._map_names = cam_files.map_names(split.filenames) if config.cam.export else []
         self._step_fn = jax.jit(
             functools.partial(
                 cam.class_map_step,

@@ -10,8 +10,9 @@ import numpy as np
 
 from oass_jax.data.image_file import SUFFIXES
 from oass_jax.errors import UserError
+from oass_jax.evaluation.average_precision import mean
 from oass_jax.evaluation.cam import EPSILON
-from oass_jax.evaluation.cam_iou import Segmentation, mean
+from oass_jax.evaluation.cam_iou import Segmentation
 from oass_jax.run import workdir
 from oass_jax.run.files import none_for_nan, safe_name
 from oass_jax.run.workdir import Workdir

@@ -9,7 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-VOID = 255
+from oass_jax.data.segmentation_mask import VOID
+from oass_jax.evaluation.average_precision import mean
 
 
 class Segmentation(NamedTuple):
@@ -109,11 +110,3 @@ def score(counts: np.ndarray, thresholds: np.ndarray) -> Segmentation:
         best=best,
         absent=tuple(np.flatnonzero(np.isnan(iou[best])).tolist()),
     )
-
-
-def mean(values: np.ndarray) -> np.ndarray:
-    """Mean over the last axis of what is not NaN; NaN where nothing is left, without a warning."""
-    known = ~np.isnan(values)
-    total = np.where(known, values, 0.0).sum(axis=-1)
-    count = known.sum(axis=-1)
-    return np.where(count > 0, total / np.maximum(count, 1), np.nan)

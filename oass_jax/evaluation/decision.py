@@ -3,7 +3,6 @@
 Nothing heavy is imported before a rule is applied, so that a wrong one is reported at once.
 """
 
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -93,23 +92,18 @@ def decide(rule: Rule, folder: Workdir, evaluation: Path, class_names: Sequence[
 
 
 def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) -> Decision:
-    from oass_jax.evaluation import thresholds
+    from oass_jax.evaluation import scores, thresholds
 
-    path = evaluation / workdir.SCORES
     try:
-        with np.load(path) as arrays:
-            scores, labels = arrays["prediction"], arrays["label"]
-            names = arrays["class_name"].tolist()
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        found = scores.read(evaluation / workdir.SCORES)
+    except UserError as error:
         raise UserError(
-            f"{PRECISION}={wanted:g} needs the scores of the validation split, but {path} cannot "
-            f"be read ({error}): evaluate with --mode=eval first"
+            f"{PRECISION}={wanted:g} needs the scores of the validation split: {error}"
         ) from error
-    if names != list(class_names):
-        raise UserError(f"{path} is of other classes: evaluate with --mode=eval first")
-    chosen = thresholds.for_precision(
-        scores, labels, wanted, source=f"{evaluation.name}, {len(scores)} images"
-    )
+    if found.class_name != tuple(class_names):
+        raise UserError(f"{found.path} is of other classes: evaluate with --mode=eval first")
+    source = f"{evaluation.name}, {len(found.image)} images"
+    chosen = thresholds.for_precision(found.prediction, found.label, wanted, source=source)
     below = chosen.precision < 100 * wanted * (1 - 1e-9)  # rounding; False where it is NaN
     missed = ", ".join(name for name, is_below in zip(class_names, below, strict=True) if is_below)
     note = f"; no threshold has it for {missed}" if missed else ""

@@ -3,11 +3,12 @@
 from ml_collections import ConfigDict
 
 from oass_jax.config_file import flatten
+from oass_jax.data import pipeline
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator, open_split
 from oass_jax.evaluation.pictures import Pictures
-from oass_jax.run import model_card
+from oass_jax.run import model_card, processes
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.watchdog import Watchdog
@@ -27,7 +28,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     run = _open(config, folder)
     console = Console(quiet=not folder.writes)
     try:
-        split = open_split(config, folder, config.eval.split, run.class_names)
+        split = _open_split(config, folder, config.eval.split, run)
         evaluator = Evaluator(config, folder, split, run.network, run.mesh, console)
         for note in split.notes:
             console.say(note)
@@ -55,7 +56,8 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
       UserError: as `evaluate_checkpoint`; or the split has no masks, or a damaged one.
     """
     run = _open(config, folder)
-    evaluator = CamEvaluator(config, folder, run.network, run.mesh, run.class_names)
+    split = _open_split(config, folder, config.cam.split, run)
+    evaluator = CamEvaluator(config, folder, split, run.network, run.mesh)
     with Watchdog(config.distributed.timeout_s) as watchdog:
         summary = evaluator(run.model, run.step, stops_fn=watchdog.beat)
     model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
@@ -69,3 +71,11 @@ def _open(config: ConfigDict, folder: Workdir) -> Run:
     if folder.writes:
         print(f"restored the checkpoint of step {run.step}", flush=True)
     return run
+
+
+def _open_split(config: ConfigDict, folder: Workdir, name: str, run: Run) -> pipeline.Split:
+    """The same images in every process."""
+    with processes.together():
+        split = open_split(config, folder, name, run.class_names)
+    processes.agree(pipeline.evaluated(split))
+    return split

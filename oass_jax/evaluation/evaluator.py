@@ -143,7 +143,7 @@ class Evaluator:
             challenge=self.split.challenge,
             competition=config.competition,
             class_names=class_names,
-            filenames=[self.split.filename(i) for i in predictions.index],
+            filenames=[self.split.filenames[i] for i in predictions.index],
             label=predictions.label,
             prediction=prediction,
             scores={

@@ -100,6 +100,8 @@ def find_marks(
             own = boxes[np.isin(box_label, classes)]
             sources = (own[:, :2] + own[:, 2:]) / 2 * result.size
         else:
+            if cut.class_index is None and fields["classes"] == "all":
+                classes = np.arange(len(names))
             sources = _local_maxima(maps[..., classes], size_cells, fields) * result.cell_px
         marks.append(
             Marks(

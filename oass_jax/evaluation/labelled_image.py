@@ -71,7 +71,7 @@ def find(split: Split, filename: str) -> LabelledImage:
     Raises:
       UserError: there is none.
     """
-    names = [split.filename(index) for index in range(len(split))]
+    names = split.filenames
     for index, name in enumerate(names):
         if filename in (name, name.rpartition(".")[0]):
             return _read(split, index)

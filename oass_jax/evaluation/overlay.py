@@ -36,17 +36,20 @@ _COLOURS = np.array(
 
 def enlarge(image: Image.Image) -> Image.Image:
     """Brings the long side of an image to at least `MIN_PX`."""
+    return image if max(image.size) >= MIN_PX else fit(image)
+
+
+def fit(image: Image.Image) -> Image.Image:
+    """Brings the long side of an image to `MIN_PX`."""
     scale = MIN_PX / max(image.size)
-    if scale <= 1:
-        return image
     return image.resize([max(1, round(side * scale)) for side in image.size])
 
 
 def blend(image: Image.Image, class_map: np.ndarray, *, probability: float) -> Image.Image:
     """Lays a class map over an image.
 
-    Opacity is the class's probability times the positive part of the map relative to its maximum:
-    a class that is absent does not glow, however its map is distributed.
+    Opacity is the root of the class's probability times the positive part of the map relative to
+    its maximum: a class that is absent does not glow, however its map is distributed.
 
     Args:
       image: RGB.

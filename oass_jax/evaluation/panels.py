@@ -12,12 +12,6 @@ _GROUND = "white"
 _BOX = (86, 180, 233)
 
 
-def fit(image: Image.Image) -> Image.Image:
-    """Brings the long side of an image to `overlay.MIN_PX`."""
-    scale = overlay.MIN_PX / max(image.size)
-    return image.resize([max(1, round(side * scale)) for side in image.size])
-
-
 def draw_image(
     image: Image.Image,
     title: str,
@@ -102,7 +96,9 @@ def cut(image: Image.Image, cut_yx: tuple[int, int], *, resize: bool) -> list[Im
     return patches
 
 
-def draw_patches(patches: Sequence[Image.Image], title: str, *, size: tuple[int, int]) -> Image:
+def draw_patches(
+    patches: Sequence[Image.Image], title: str, *, size: tuple[int, int]
+) -> Image.Image:
     """Puts four patches together again, with a gap between them.
 
     Args:

@@ -124,7 +124,7 @@ class Pictures:
     def _result(self, example: Example, maps: np.ndarray, evaluation: Evaluation) -> Result:
         """The prediction that was evaluated, of an image enlarged or shrunk to be looked at."""
         index, thresholds = int(example["index"]), evaluation.thresholds
-        image = panels.fit(Image.fromarray(example["image"]))
+        image = overlay.fit(Image.fromarray(example["image"]))
         seen = Seen(evaluation.filenames[index], np.asarray(image), tuple(example["size"].tolist()))
         num_classes = len(evaluation.class_names)
         on_canvas = np.asarray(augment.rescaled_size(example["size"], self._scale))

@@ -99,25 +99,6 @@ def summarize(
     } | ({} if thresholds_of is None else {"thresholds_of": thresholds_of})
 
 
-def recompute_summary(path: Path) -> dict[str, Any]:
-    """The metrics of `summary.json`, from the arrays of `scores.npz` alone.
-
-    Args:
-      path: of `scores.npz`.
-
-    Returns:
-      As `summarize`.
-    """
-    with np.load(path) as arrays:
-        return summarize(
-            arrays["class_name"].tolist(),
-            arrays["prediction"],
-            arrays["label"],
-            threshold=arrays.get("threshold"),
-            thresholds_of=arrays["thresholds_of"].item() if "thresholds_of" in arrays else None,
-        )
-
-
 def write(folder: Workdir, evaluation: Evaluation) -> None:
     """Writes every file of an evaluation, `summary.json` last.
 

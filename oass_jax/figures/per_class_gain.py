@@ -2,10 +2,8 @@
 
 import functools
 import warnings
-import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,29 +11,12 @@ import numpy as np
 from oass_jax.errors import UserError
 from oass_jax.evaluation import bootstrap
 from oass_jax.evaluation.average_precision import mean_average_precision
+from oass_jax.evaluation.scores import Scores
 from oass_jax.figures.object_shift import ObjectShift
 
 NUM_DRAWS = 1000
 HEADER = ("class", "ap", "ap_baseline", "gain", "gain_low", "gain_high", "variance_px2")
 CORRELATION_HEADER = ("correlation", "value", "low", "high", "classes")
-
-
-class Scores(NamedTuple):
-    """The predictions of an evaluation, as `scores.npz` holds them.
-
-    Attributes:
-      path: of the file.
-      image: N names.
-      class_name: C names.
-      label: int8 `[N, C]`, 1, 0 or -1.
-      prediction: float32 `[N, C]` logits.
-    """
-
-    path: Path
-    image: np.ndarray
-    class_name: np.ndarray
-    label: np.ndarray
-    prediction: np.ndarray
 
 
 class Correlation(NamedTuple):
@@ -67,7 +48,6 @@ class PerClassGain:
       interval: float64 `[C, 2]`, lower and upper end of the gain's 95 % interval, points.
       variance: float64 `[C]`, px², see `ObjectShift`; NaN for a class without objects.
       correlations: of gain and variance, over the classes that have both.
-      num_images: of the evaluation.
     """
 
     class_names: tuple[str, ...]
@@ -76,7 +56,6 @@ class PerClassGain:
     interval: np.ndarray
     variance: np.ndarray
     correlations: tuple[Correlation, ...]
-    num_images: int
 
     @property
     def gain(self) -> np.ndarray:
@@ -88,25 +67,6 @@ class PerClassGain:
         columns = (self.ap, self.baseline_ap, self.gain, *self.interval.T, self.variance)
         numbers = np.stack(columns, axis=-1).tolist()
         return [[name, *row] for name, row in zip(self.class_names, numbers, strict=True)]
-
-
-def read_scores(path: Path) -> Scores:
-    """Reads the predictions of an evaluation.
-
-    Args:
-      path: of `scores.npz`.
-
-    Raises:
-      UserError: it is damaged or of another version.
-    """
-    names = Scores._fields[1:]
-    try:
-        with np.load(path) as arrays:
-            return Scores(path, *(arrays[name] for name in names))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(
-            f"{path} cannot be read ({error}): evaluate the run again with --mode=eval"
-        ) from error
 
 
 def measure(scores: Scores, baseline: Scores, shift: ObjectShift) -> PerClassGain:
@@ -131,7 +91,7 @@ def measure(scores: Scores, baseline: Scores, shift: ObjectShift) -> PerClassGai
     drawn, baseline_drawn = (
         bootstrap.average_precision(each.prediction, each.label, weights) for each in both
     )
-    class_names = tuple(scores.class_name.tolist())
+    class_names = scores.class_name
     known = dict(zip(shift.class_names, shift.variance.tolist(), strict=True))
     variance = np.array([known.get(name, np.nan) for name in class_names])
     return PerClassGain(
@@ -141,7 +101,6 @@ def measure(scores: Scores, baseline: Scores, shift: ObjectShift) -> PerClassGai
         interval=np.array([bootstrap.interval(gain) for gain in (drawn - baseline_drawn).T]),
         variance=variance,
         correlations=correlate(ap - baseline_ap, variance),
-        num_images=len(scores.image),
     )
 
 

@@ -1,8 +1,8 @@
 """The input transformation of Sec. 3.1, as PuzzleCAM does it, on the device and for a whole batch.
 
 Training draws a long side, flips some of the images, and crops or pads at a random place.
-Evaluation keeps the size and places the image at the top left. Both normalise with the statistics
-of ImageNet and leave the padding at zero.
+Evaluation keeps the size, or scales it by one factor, and places the image at the top left. Both
+normalise with the statistics of ImageNet and leave the padding at zero.
 """
 
 import math

@@ -162,8 +162,8 @@ def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
     """Refuses inputs whose halves are not whole cells, and margins that leave no cell to cut at.
 
     Args:
-      config: `augment.image_px`, `eval.image_px`, `keypoint.margin_cells` and `teacher.mode` are
-        read.
+      config: `augment.image_px`, `eval.image_px`, `keypoint.margin_cells`, `teacher` and `loss`
+        are read.
       encoder: f, of which the stride is read.
 
     Raises:
@@ -178,7 +178,7 @@ def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
             near = max(multiple, round(value / multiple) * multiple)
             raise UserError(f"--config.{field}={value} is not a multiple of {multiple}: try {near}")
     margin, most = config.keypoint.margin_cells, config.augment.image_px // multiple
-    if config.teacher.mode != "none" and margin > most:
+    if has_patches(config) and margin > most:
         raise UserError(
             f"--config.keypoint.margin_cells={margin} leaves no cell to cut at: at most {most} fit "
             f"into {config.augment.image_px} px"

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
-from oass_jax.errors import DivergedError, UserError
+from oass_jax.errors import DivergedError, UserError, first_line
 from oass_jax.run import processes
 from oass_jax.run.files import write_bytes
 
@@ -170,7 +170,7 @@ class Checkpoints:
             yield
         except Exception as error:  # orbax raises whatever its storage raised
             raise UserError(
-                f"a checkpoint could not be written to {self._folder}: {_first_line(error)}; make "
+                f"a checkpoint could not be written to {self._folder}: {first_line(error)}; make "
                 "room there: the same command continues from the last that is complete"
             ) from error
 
@@ -259,7 +259,7 @@ class Checkpoints:
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             except Exception as error:  # orbax raises whatever its storage raised
-                bad = _first_line(error)
+                bad = first_line(error)
             if bad := processes.first_of(bad):
                 logger.warning("checkpoint %d cannot be read: %s", step, bad)
                 continue
@@ -284,11 +284,6 @@ class Checkpoints:
                 f"checkpoint {step} in {self._folder} was written by version 0.1, which "
                 "this version does not read: train again in another workdir, or install 0.1"
             )
-
-
-def _first_line(error: Exception) -> str:
-    # Some of orbax' go on with all they know of the array.
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _read_record(folder: Path, step: int) -> dict[str, Any] | None:
@@ -354,7 +349,8 @@ def _refuse_other_network(saved: dict[str, list], wanted: dict[str, list], step:
 
 
 def _refuse_other_input(saved: dict, wanted: dict, step: int) -> None:
-    for name in sorted(saved.keys() | wanted.keys()):
+    # Slots for boxes were recorded once, and decide nothing.
+    for name in sorted((saved.keys() | wanted.keys()) - {"max_boxes"}):
         if saved.get(name) != wanted.get(name):
             change = f"{name} was {saved.get(name)!r} and is now {wanted.get(name)!r}"
             if name == "sources":  # checksums say nothing to people

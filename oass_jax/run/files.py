@@ -76,7 +76,7 @@ def write_files(folder: Path, files: Mapping[str, bytes], *, flag: str) -> None:
 
 
 def csv_text(header: Sequence[str], rows: Iterable[Sequence]) -> str:
-    """A table as CSV; Python floats get four decimals, everything else stands as it is."""
+    """A table as CSV; floats of 64 bits get four decimals, everything else stands as it is."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(header)

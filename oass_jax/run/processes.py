@@ -23,7 +23,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from oass_jax.default_config import OF_HOST
-from oass_jax.errors import LostProcessError, UserError, of_the_system
+from oass_jax.errors import LostProcessError, UserError, first_line, of_the_system
 from oass_jax.run.workdir import PACKAGES, SHARED, Workdir
 
 HEARTBEAT_S = 10  # a process that is silent for so long is lost, and that ends the others
@@ -83,7 +83,7 @@ def join(place: Place) -> None:
         ) from error
     except RuntimeError as error:
         raise LostProcessError(
-            f"a process of this run was lost at its start ({_first_line(error)}): start all of "
+            f"a process of this run was lost at its start ({first_line(error)}): start all of "
             "them again"
         ) from error
 
@@ -99,7 +99,7 @@ def lost(error: BaseException | None) -> LostProcessError | None:
     while error is not None:
         if isinstance(error, RuntimeError | ValueError) and _LOST.search(str(error)):
             return LostProcessError(
-                f"another process of this run was lost ({_first_line(error)}): start all of them "
+                f"another process of this run was lost ({first_line(error)}): start all of them "
                 "again; the same command continues from the last checkpoint"
             )
         error = error.__cause__ or error.__context__
@@ -256,10 +256,6 @@ def _gather(text: str) -> list[str]:
     padded[: data.size] = data
     rows = multihost_utils.process_allgather(padded)
     return [bytes(row[:n]).decode() for row, n in zip(rows, lengths, strict=True)]
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
 def _processes(ids: Sequence[int]) -> str:

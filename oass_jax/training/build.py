@@ -11,7 +11,9 @@ import numpy as np
 import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
+from scipy.special import xlogy
 
+from oass_jax.data.example import Split
 from oass_jax.image import geometry
 from oass_jax.method import keypoint, loss
 from oass_jax.model.network import Network
@@ -51,12 +53,12 @@ def num_epochs(num_images: int) -> float:
     return float(np.clip(150_000 / num_images, 10, 60))
 
 
-def positive_weight(config: ConfigDict, label: np.ndarray) -> np.ndarray | None:
+def positive_weight(config: ConfigDict, split: Split) -> np.ndarray | None:
     """What a class that is present counts in the cross-entropy, where one that is absent counts 1.
 
     Args:
-      config: `loss.pos_weight` is read.
-      label: `[N, C]` of the training split, 1, 0 or -1.
+      config: `loss.pos_weight` and `data.difficult` are read.
+      split: to train on; its labels are read only if they matter.
 
     Returns:
       float32 `[C]`: the number of images without the class by that of those with it, at most 20,
@@ -64,8 +66,26 @@ def positive_weight(config: ConfigDict, label: np.ndarray) -> np.ndarray | None:
     """
     if config.loss.pos_weight == "none":
         return None
+    label = split.labels(config.data.difficult)
     present, absent = ((label == value).sum(axis=0) for value in (1, 0))
     return np.clip(absent / np.maximum(present, 1), 1 / 20, 20).astype(np.float32)
+
+
+def chance_loss(config: ConfigDict, split: Split) -> float:
+    """The least L_cls of a network that gives every image the same probabilities.
+
+    Without weights that is the mean entropy of the classes' frequencies.
+
+    Args:
+      config: as for `positive_weight`.
+      split: to train on.
+    """
+    label, weight = split.labels(config.data.difficult), positive_weight(config, split)
+    absent = (label == 0).mean(axis=0)
+    present = (label == 1).mean(axis=0) * (1.0 if weight is None else weight)
+    probability = present / np.maximum(present + absent, 1e-9)
+    losses = xlogy(present, probability) + xlogy(absent, 1 - probability)
+    return float(-(losses / np.maximum((label >= 0).mean(axis=0), 1e-9)).mean())
 
 
 def create_schedule(config: ConfigDict, num_examples: int) -> Schedule:

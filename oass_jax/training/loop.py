@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
-from scipy.special import xlogy
 
 from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
@@ -26,7 +24,7 @@ from oass_jax.run.console import Console
 from oass_jax.run.state import TrainState
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import start
-from oass_jax.training.build import Schedule, positive_weight
+from oass_jax.training.build import Schedule, chance_loss
 from oass_jax.training.metric_writer import MetricWriter
 from oass_jax.training.monitor import Monitor, StopRequest
 
@@ -71,7 +69,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     split, evaluator, schedule = parts.split, parts.evaluator, parts.schedule
     pictures = Pictures(config, folder, parts.network, mesh, evaluator.split)
     fingerprint = start.fingerprint(config, split)
-    processes.agree(fingerprint)
+    processes.agree(fingerprint | pipeline.evaluated(evaluator.split))
     checkpoints = Checkpoints(folder.checkpoints, keep_last=config.checkpoint.keep_last)
     begun = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
     first_step = int(begun.state.step)
@@ -148,7 +146,7 @@ def _create_monitor(
         log_every=config.log_every_steps,
         rates=parts.rates,
         images_of=functools.partial(_images_of, config, parts.split),
-        chance_loss_fn=functools.partial(_chance_loss, config, parts.split),
+        chance_loss_fn=functools.partial(chance_loss, config, parts.split),
         unlogged=begun.unlogged,
     )
 
@@ -307,20 +305,6 @@ def _images_of(config: ConfigDict, split: pipeline.Split, step: int) -> list[str
     """File names of the images of a step, as far as this process reads them."""
     batch = next(start.host_batches(config, split, step - 1))
     return [split.filename(index) for index in batch["index"]]
-
-
-def _chance_loss(config: ConfigDict, split: pipeline.Split) -> float:
-    """The least L_cls of a network that gives every image the same probabilities.
-
-    Without weights that is the mean entropy of the classes' frequencies.
-    """
-    label = split.labels(config.data.difficult)
-    weight = positive_weight(config, label)
-    absent = (label == 0).mean(axis=0)
-    present = (label == 1).mean(axis=0) * (1.0 if weight is None else weight)
-    probability = present / np.maximum(present + absent, 1e-9)
-    losses = xlogy(present, probability) + xlogy(absent, 1 - probability)
-    return float(-(losses / np.maximum((label >= 0).mean(axis=0), 1e-9)).mean())
 
 
 def _print_result(config: ConfigDict, folder: Workdir) -> None:

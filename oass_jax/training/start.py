@@ -92,7 +92,8 @@ def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Conso
     evaluator = Evaluator(config, folder, evaluated, network, mesh, console)
     _refuse_unlabelled(split, "data.split")
     _refuse_unlabelled(evaluated, "eval.split")
-    if config.keypoint.strategy == "gt_bbox" and not split.has_boxes:
+    by_boxes = config.keypoint.strategy == "gt_bbox" and build.has_patches(config)
+    if by_boxes and not split.has_boxes:
         raise UserError(
             f"{split.name} {split.split} has no boxes, which --config.keypoint.strategy=gt_bbox "
             "needs: choose another, such as max"
@@ -100,7 +101,7 @@ def create_parts(config: ConfigDict, folder: Workdir, mesh: Mesh, console: Conso
     config.num_epochs = config.num_epochs or num_epochs(len(split))
     schedule = create_schedule(config, len(split))
     tx, rates = create_optimizer(config, schedule)
-    pos_weight = positive_weight(config, split.labels(config.data.difficult))
+    pos_weight = positive_weight(config, split)
     train_fn = create_train_fn(config, network, tx, schedule, mesh, pos_weight=pos_weight)
     return Parts(split, network, evaluator, schedule, tx, rates, train_fn)
 

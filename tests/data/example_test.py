@@ -131,6 +131,33 @@ def test_a_split_has_labels_if_any_image_has_an_object():
     assert not dataclasses.replace(SPLIT, source=RECORDS[1:]).has_labels()
 
 
+class CountingRecords(list):
+    """How often each was read."""
+
+    def __init__(self, records):
+        super().__init__(records)
+        self.read = [0] * len(records)
+
+    def __getitem__(self, index):
+        self.read[index] += 1
+        return super().__getitem__(index)
+
+    def __iter__(self):
+        return (self[index] for index in range(len(self)))
+
+
+def test_names_and_labels_read_every_record_once():
+    """A record of prepared data comes with its image."""
+    records = CountingRecords(RECORDS)
+    split = dataclasses.replace(SPLIT, source=records)
+    assert split.filenames == ("a.jpg", "empty.jpg", "damaged.jpg")
+    assert split.filenames[1] == split.filename(1)
+    records.read[1] -= 1
+    for difficult, label in (("positive", [1, 0, 1]), ("negative", [1, 0, 0])):
+        assert split.labels(difficult)[0].tolist() == label
+    assert records.read == [1, 1, 1]
+
+
 def test_labels_of_a_split_count_difficult_objects_and_decode_no_image():
     labels = SPLIT.labels()
     assert labels.dtype == np.int8

@@ -5,6 +5,7 @@ from sklearn.metrics import average_precision_score
 from oass_jax.evaluation.average_precision import (
     average_precision,
     average_precision_voc,
+    mean,
     mean_average_precision,
 )
 
@@ -173,3 +174,13 @@ def test_other_shapes_and_labels_are_an_error(ap_fn):
         ap_fn(np.zeros((3, 2)), np.zeros((3, 2), int))
     with pytest.raises(ValueError, match=r"labels must be 1, 0 or -1, not \[2\]"):
         ap_fn(np.zeros(3), np.array([0, 1, 2]))
+
+
+@pytest.mark.parametrize("values", [[], [np.nan]])
+def test_a_mean_of_nothing_is_nan(values):
+    assert np.isnan(mean(np.array(values)))
+
+
+def test_a_mean_is_over_the_last_axis_and_the_classes_that_have_a_value():
+    values = np.array([[1.0, np.nan, 3.0], [np.nan] * 3])
+    np.testing.assert_array_equal(mean(values), [2.0, np.nan])

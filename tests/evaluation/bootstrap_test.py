@@ -42,7 +42,7 @@ def test_a_draw_without_positives_has_no_average_precision():
     weights = np.array([[1.0, 0.0], [1.0, 2.0]], np.float32)
     found = bootstrap.average_precision(scores, labels, weights)
     np.testing.assert_array_equal(found, [[50.0, np.nan], [np.nan, np.nan]])
-    np.testing.assert_array_equal(bootstrap.mean_over_classes(found), [50.0, np.nan])
+    np.testing.assert_array_equal(average_precision.mean(found), [50.0, np.nan])
 
 
 def test_draws_have_as_many_images_and_are_the_same_for_a_seed():

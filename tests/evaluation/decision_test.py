@@ -24,7 +24,8 @@ def decide(rule, folder):
 def write_scores(folder, names=NAMES):
     path = folder.root / "voc-2012_val" / "scores.npz"
     path.parent.mkdir()
-    np.savez(path, prediction=LOGITS, label=LABELS, class_name=np.array(names))
+    images = np.array([f"{number}.jpg" for number in range(len(LOGITS))])
+    np.savez(path, image=images, prediction=LOGITS, label=LABELS, class_name=np.array(names))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_a_precision_is_that_of_the_validation(folder):
 
 
 def test_a_precision_needs_an_evaluation_of_the_same_classes(folder):
-    with pytest.raises(UserError, match=r"scores.npz cannot be read .* evaluate with --mode=eval"):
+    with pytest.raises(UserError, match=r"precision=0\.9 needs .*scores\.npz is missing"):
         decide("precision=0.9", folder)
     write_scores(folder, ("dog", "cat"))
     with pytest.raises(UserError, match="other classes"):

@@ -6,12 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from oass_jax.evaluation import score_files, thresholds
+from oass_jax.evaluation import thresholds
 from oass_jax.evaluation.precision_recall import precision_recall, predicted
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import optimizer
-from tests.commands import call, complete_checkpoints, words
+from tests.commands import call, complete_checkpoints, recomputed_summary, words
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_another_split_is_measured_at_the_thresholds_of_the_run(trained, digits,
     expected = precision_recall(guess, arrays["label"]).overview()
     assert summary["precision_recall"]["best_f1"] == expected
     assert summary["thresholds_of"] == stored.source
-    again = score_files.recompute_summary(evaluation / "scores.npz")
+    again = recomputed_summary(evaluation / "scores.npz")
     assert again == {name: summary[name] for name in again}
     # A run older than its thresholds, or one whose file is damaged.
     folder.thresholds.write_text("{")

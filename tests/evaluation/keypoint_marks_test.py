@@ -62,6 +62,15 @@ def test_local_maxima_are_drawn_where_keypoints_are_taken_from(result):
     assert cmax.keypoint_yx == cmax.sources_yx[0] == (15, 15)
 
 
+def test_keypoints_of_all_classes_come_from_the_maps_of_all(result):
+    result.maps[2, 2, 2] = 9.0  # of the cow, which is no label
+    first, *_ = compare(result)
+    assert first.keypoint_yx == (10, 10)
+    first, *_ = compare(result, classes="all")
+    assert first.keypoint_yx == (20, 20)
+    assert (20.0, 20.0) in first.sources_yx
+
+
 def test_without_boxes_there_is_no_gt_bbox(result):
     found = keypoint_marks.compare(result, ["cat"], FIELDS, boxes=None, box_label=None)
     assert [one.strategy for one in found] == ["max", "cmax", "ctopk", "ctopk_w"]

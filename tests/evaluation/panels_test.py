@@ -75,7 +75,7 @@ def test_boxes_are_drawn_where_they_are_at_the_border_too():
 
 @pytest.mark.parametrize("size", [(96, 96), (512, 300), (1, 900), (900, 1)])
 def test_panels_have_one_height(size):
-    image = panels.fit(Image.new("RGB", size))
+    image = overlay.fit(Image.new("RGB", size))
     assert max(image.size) == overlay.MIN_PX
     patches = [Image.new("RGB", (4, 4))] * 4
     shown = [

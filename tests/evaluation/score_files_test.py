@@ -7,6 +7,7 @@ import pytest
 from oass_jax.evaluation import average_precision, score_files, thresholds
 from oass_jax.evaluation.precision_recall import precision_recall, probability
 from oass_jax.run.workdir import Workdir
+from tests.commands import recomputed_summary
 
 CLASS_NAMES = ("cat", "dog", "owl")
 LABEL = np.array([[1, 0, 0], [0, 1, 0], [1, -1, 0]], np.int8)
@@ -110,7 +111,7 @@ def test_on_another_split_the_thresholds_of_the_workdir_are_measured_and_kept(tm
     per_class = (folder / "per_class.csv").read_text().splitlines()
     assert per_class[1].endswith(",0.817574,100.0000,50.0000,66.6667")
     assert per_class[2].endswith(",0.119203,50.0000,100.0000,66.6667")
-    assert score_files.recompute_summary(folder / "scores.npz").items() <= summary.items()
+    assert recomputed_summary(folder / "scores.npz").items() <= summary.items()
 
 
 def test_without_thresholds_there_are_two_rules(tmp_path):
@@ -120,7 +121,7 @@ def test_without_thresholds_there_are_two_rules(tmp_path):
     assert not (tmp_path / "thresholds.json").exists()
     per_class = (folder / "per_class.csv").read_text().splitlines()
     assert per_class[1].endswith(",80.0000,nan,nan,nan,nan")
-    assert score_files.recompute_summary(folder / "scores.npz").items() <= summary.items()
+    assert recomputed_summary(folder / "scores.npz").items() <= summary.items()
 
 
 def test_the_table_of_an_evaluation(tmp_path):
@@ -144,7 +145,7 @@ def test_the_arrays_need_no_pickle_and_give_the_summary_again(tmp_path):
         np.testing.assert_array_equal(arrays["ema/base"], -LOGITS)
         dtypes = {name: arrays[name].dtype.name for name in ("label", "prediction", "ema/base")}
     assert dtypes == {"label": "int8", "prediction": "float32", "ema/base": "float32"}
-    again = score_files.recompute_summary(folder / "scores.npz")
+    again = recomputed_summary(folder / "scores.npz")
     summary = json.loads((folder / "summary.json").read_text())
     about = {"dataset": "voc/2012", "split": "val", "step": 7, "weights": "student"}
     assert again | about == summary

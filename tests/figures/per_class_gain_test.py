@@ -7,10 +7,10 @@ from scipy import stats
 
 from oass_jax.errors import UserError
 from oass_jax.evaluation.average_precision import average_precision
+from oass_jax.evaluation.scores import Scores
 from oass_jax.figures import object_shift, per_class_gain
-from oass_jax.figures.per_class_gain import Scores
 
-NAMES = np.array(["a", "b", "c", "d"])
+NAMES = ("a", "b", "c", "d")
 
 
 def scores(name="run", seed=0, **changes):
@@ -18,7 +18,7 @@ def scores(name="run", seed=0, **changes):
     label = np.random.default_rng(9).integers(0, 2, (50, 4)).astype(np.int8)
     made = Scores(
         path=Path(f"{name}/scores.npz"),
-        image=np.arange(50).astype(str),
+        image=tuple(map(str, range(50))),
         class_name=NAMES,
         label=label,
         prediction=(label + rng.normal(size=(50, 4))).astype(np.float32),
@@ -79,7 +79,7 @@ def test_a_curve_that_rises_is_a_perfect_rank_correlation():
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"image": np.arange(1, 51).astype(str)}, "images"),
+        ({"image": tuple(map(str, range(1, 51)))}, "images"),
         ({"class_name": NAMES[::-1]}, "classes"),
         ({"label": np.zeros((50, 4), np.int8)}, "labels"),
     ],
@@ -93,9 +93,3 @@ def test_runs_that_cannot_be_compared_are_refused(changes, what):
 def test_two_classes_are_too_few():
     with pytest.raises(UserError, match="but there are 2"):
         per_class_gain.measure(scores(), scores("other", 1), shift(("a", "b"), (1, 2)))
-
-
-def test_damaged_scores_are_refused(tmp_path):
-    (tmp_path / "scores.npz").write_bytes(b"PK")
-    with pytest.raises(UserError, match="evaluate the run again"):
-        per_class_gain.read_scores(tmp_path / "scores.npz")

@@ -29,7 +29,6 @@ def gain():
             Correlation("Pearson", -0.5, -0.75, 0.25, 3),
             Correlation("Spearman", np.nan, np.nan, np.nan, 3),
         ),
-        num_images=10,
     )
 
 

@@ -6,7 +6,16 @@ import pytest
 from oass_jax.errors import UserError
 from oass_jax.figures import runs
 
-CHANGES_NOTHING = {"seed": 4, "data.data_dir": "d", "eval.every_epochs": 2.0, "data.cache": True}
+CHANGES_NOTHING = {
+    "seed": 4,
+    "data.data_dir": "d",
+    "data.num_threads": 3,
+    "data.cache": True,
+    "data.max_boxes": 128,
+    "eval.every_epochs": 2.0,
+    "distributed.timeout_s": 1200.0,
+    "model.remat": True,
+}
 
 
 def test_workdirs_are_found_two_levels_down_once(tmp_path, write_run):
@@ -62,7 +71,8 @@ def test_settings_are_what_can_change_the_result():
     assert runs.settings(base | CHANGES_NOTHING) == runs.settings(base)
     older = {name: value for name, value in base.items() if name != "model.csi"}
     assert runs.settings(older) == runs.settings(base)
-    for change in ({"batch_size": 16}, {"keypoint.top_k": 3}, {"model.csi": True}):
+    changes = {"batch_size": 16, "keypoint.top_k": 3, "model.csi": True, "data.path": "b.csv"}
+    for change in ({name: value} for name, value in changes.items()):
         assert runs.settings(base | change) != runs.settings(base)
 
 

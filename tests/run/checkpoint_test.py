@@ -283,6 +283,12 @@ def test_other_input_is_named_before_the_network_that_follows_from_it(checkpoint
         restore(checkpoints, fingerprint=other_input, tree=other_network)
 
 
+def test_accepts_what_earlier_versions_recorded_and_decides_nothing(checkpoints):
+    checkpoints.save(state(1), step=1, fingerprint=INPUT | {"max_boxes": 64}, val_map=None)
+    checkpoints.wait()
+    assert restore(checkpoints)[1] == 1
+
+
 def test_refuses_another_dtype_or_network(checkpoints):
     save(checkpoints, 1)
     with pytest.raises(UserError, match=r"not of this config.*float32.*bfloat16"):

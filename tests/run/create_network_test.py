@@ -40,6 +40,8 @@ def test_without_patches_any_margin_will_do():
     config = default_config.get_config()
     config.keypoint.margin_cells, config.teacher.mode = 17, "none"
     build.create_encoder(config)
+    config.teacher.mode, config.loss.alpha_p, config.loss.alpha_re = "ema", 0.0, 0.0
+    build.create_encoder(config)
 
 
 def test_sizes_are_those_of_the_encoder_at_hand(layer_norm_encoder):

@@ -1,7 +1,11 @@
 import errno
+import hashlib
+import json
 
 import pytest
 
+from oass_jax.data import pipeline
+from oass_jax.data.example import Split
 from oass_jax.errors import UserError
 from oass_jax.run import processes
 
@@ -44,6 +48,21 @@ def test_an_error_of_waiting_in_vain_is_told_from_others():
     assert processes.lost(ValueError("Barrier timed out"))
     for other in (UserError("gloo.jpg is damaged"), OSError(28, "barrier"), RuntimeError("a bug")):
         assert processes.lost(raised(other)) is None
+
+
+def test_processes_evaluate_the_same_images(monkeypatch):
+    """One with fewer would wait in a collective that the others do not come to any more."""
+    other = json.dumps({"eval.num_records": 520, "eval.sources": "x"}, sort_keys=True)
+    monkeypatch.setattr(processes.jax, "process_count", lambda: 2)
+
+    def gather(text):
+        is_digest = not text.startswith("{")
+        return [text, hashlib.sha256(other.encode()).hexdigest() if is_digest else other]
+
+    monkeypatch.setattr(processes, "_gather", gather)
+    split = Split("csv", "1", "val", ("cat",), {"labels.csv": "y"}, [None] * 500)
+    with pytest.raises(UserError, match=r"eval\.num_records is 500 in process 0 and 520 in"):
+        processes.agree(pipeline.evaluated(split))
 
 
 def test_one_process_has_nothing_to_agree_on():

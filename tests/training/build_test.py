@@ -8,6 +8,7 @@ from numpy.testing import assert_allclose
 
 from oass_jax import default_config
 from oass_jax.errors import UserError
+from oass_jax.method import loss
 from oass_jax.run import build
 from oass_jax.training import build as training_build
 
@@ -75,9 +76,11 @@ def test_rare_classes_weigh_more_up_to_a_bound():
     label[:75, 1] = 1
     label[75:95, 1] = -1
     label[0, 2] = 1
-    weight = training_build.positive_weight(config_with(**{"loss.pos_weight": "frequency"}), label)
+    split = mock.Mock(labels=lambda difficult: label)
+    weight = training_build.positive_weight(config_with(**{"loss.pos_weight": "frequency"}), split)
     assert_allclose(weight, [75 / 25, 5 / 75, 20, 20], rtol=1e-6)
-    assert training_build.positive_weight(config_with(), label) is None
+    # Labels that do not matter are not read: with prepared data, all images would be, too.
+    assert training_build.positive_weight(config_with(), None) is None
     method = training_build.create_method(
         config_with(), TEN_STEPS, build.create_mesh(), pos_weight=weight
     )
@@ -186,3 +189,19 @@ def test_evaluation_reads_with_its_own_canvas_and_rule_and_no_cache():
     assert (evaluation.canvas_px, evaluation.difficult, evaluation.cache) == (64, "negative", False)
     assert evaluation.max_boxes == training.max_boxes == config.data.max_boxes
     assert evaluation.num_threads == training.num_threads
+
+
+@pytest.mark.parametrize("pos_weight", ["none", "frequency"])
+def test_chance_is_the_least_loss_of_a_network_that_sees_nothing(pos_weight):
+    label = np.zeros((40, 3), np.int8)
+    label[:2, 0] = label[:8, 1] = label[:30, 2] = 1
+    split = mock.Mock(labels=lambda difficult: label)
+    config = config_with(**{"loss.pos_weight": pos_weight})
+    weight = training_build.positive_weight(config, split)
+    logits = np.linspace(-6, 6, 601)
+    of_all = [
+        loss.cross_entropy(np.full_like(label, x, np.float32), label, weight).mean(axis=0)
+        for x in logits
+    ]
+    found = training_build.chance_loss(config, split)
+    assert found == pytest.approx(np.min(of_all, axis=0).mean(), rel=1e-4)

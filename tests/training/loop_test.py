@@ -15,11 +15,10 @@ from unittest import mock
 import numpy as np
 import pytest
 
-from oass_jax import config_file, default_config
+from oass_jax import config_file
 from oass_jax.data import pipeline
 from oass_jax.errors import UserError
 from oass_jax.evaluation import average_precision, evaluator, score_files
-from oass_jax.method import loss
 from oass_jax.run import model_card
 from oass_jax.run.console import Console
 from oass_jax.run.workdir import Workdir
@@ -34,6 +33,7 @@ from tests.commands import (
     events,
     leaves,
     losses,
+    recomputed_summary,
     rows,
     without_rates,
     words,
@@ -99,7 +99,7 @@ def test_the_summary_can_be_computed_from_the_predictions(six_steps, digits):
 def test_the_summary_can_be_computed_from_the_logits(six_steps):
     evaluation = six_steps[0] / EVALUATION
     summary = json.loads((evaluation / "summary.json").read_text())
-    again = score_files.recompute_summary(evaluation / "scores.npz")
+    again = recomputed_summary(evaluation / "scores.npz")
     assert again == {name: summary[name] for name in again}
     with np.load(evaluation / "scores.npz") as arrays:
         assert {"student/base", "ema/base"} <= set(arrays)
@@ -374,22 +374,6 @@ def test_thresholds_are_of_the_checkpoint_that_will_predict(
         predicts_best=predicts_best,
     )
     assert (found, written) == (val_map, [nothing._replace(keeps_thresholds=keeps)])
-
-
-@pytest.mark.parametrize("pos_weight", ["none", "frequency"])
-def test_chance_is_the_least_loss_of_a_network_that_sees_nothing(pos_weight):
-    label = np.zeros((40, 3), np.int8)
-    label[:2, 0] = label[:8, 1] = label[:30, 2] = 1
-    config = default_config.get_config()
-    config.loss.pos_weight = pos_weight
-    weight = training_build.positive_weight(config, label)
-    logits = np.linspace(-6, 6, 601)
-    of_all = [
-        loss.cross_entropy(np.full_like(label, x, np.float32), label, weight).mean(axis=0)
-        for x in logits
-    ]
-    found = loop._chance_loss(config, mock.Mock(labels=lambda difficult: label))
-    assert found == pytest.approx(np.min(of_all, axis=0).mean(), rel=1e-4)
 
 
 def test_a_folder_in_the_place_of_a_file_is_reported(digits, six_steps, tmp_path):

@@ -4,7 +4,9 @@ It needs the features `image` and either `labels`, a sequence of classes, or `ob
 and, if there are boxes, `bbox`; `is_difficult` or `is_crowd` mark difficult objects.
 """
 
+import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from google.protobuf import json_format
 from oass_jax.data.example import Record, Split
 from oass_jax.data.prepare import open_source
 from oass_jax.data.sources import Location
-from oass_jax.errors import UserError
+from oass_jax.errors import UserError, first_line
 
 _DIFFICULT = ("is_difficult", "is_crowd")
 _FILENAMES = ("image/filename", "image/id", "filename", "file_name", "id")
@@ -45,14 +47,13 @@ class Records(Sequence[Record]):
         difficult = np.zeros(len(classes), bool)
         if self._difficult:
             difficult = np.array(objects[self._difficult], bool)
-        with_boxes = len(classes) if self._has_boxes else 0
         return {
             "image": stored["image"],
             "image/filename": self._name(stored, index),
             "objects": {
-                "bbox": objects["bbox"] if with_boxes else [],
-                "label": classes[:with_boxes],
-                "is_difficult": difficult[:with_boxes],
+                "bbox": objects["bbox"] if self._has_boxes else [],
+                "label": classes,
+                "is_difficult": difficult,
             },
             "labels": np.union1d(labels, classes).astype(int),
             "segmentation_mask": b"",
@@ -99,7 +100,7 @@ def open_split(
         version=str(builder.version),
         split=split,
         class_names=tuple(label.names),
-        sources={builder.info.full_name: f"{len(source)} records"},
+        sources={builder.info.full_name: _fingerprint(builder)},
         source=Records(source, features),
         has_boxes="bbox" in objects,
         notes=(f"{builder.info.full_name} in {where}",),
@@ -116,11 +117,17 @@ def _open_builder(location: Location) -> tfds.core.DatasetBuilder:
         *(OSError, ValueError, LookupError, ImportError, json_format.ParseError),
         tfds.core.DatasetNotFoundError,
     ) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(
             f"{folder} is neither a folder with a dataset_info.json nor a prepared tfds data set "
-            f"({reason}): check --config.data.path and --config.data.data_dir"
+            f"({first_line(error)}): check --config.data.path and --config.data.data_dir"
         ) from error
+
+
+def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
+    """Of what tfds has recorded of the prepared data: its name, splits, sizes and features."""
+    names = ("dataset_info.json", "features.json")
+    found = [(Path(builder.data_dir) / name).read_bytes() for name in names]
+    return hashlib.sha256(b"".join([builder.info.full_name.encode(), *found])).hexdigest()
 
 
 def _label_feature(features: Any) -> tfds.features.ClassLabel | None:

@@ -8,6 +8,7 @@ import numpy as np
 
 from oass_jax.errors import UserError
 from oass_jax.evaluation import bootstrap, precision_recall, score_files
+from oass_jax.evaluation.average_precision import mean
 from oass_jax.figures.report.source import Source
 
 # Draws x images x classes that are computed in about a second.
@@ -126,7 +127,7 @@ def measure(source: Source, weights: np.ndarray) -> Numbers:
         thresholds_of=source.thresholds_of,
     )
     ap_drawn = bootstrap.average_precision(logits, label, weights)
-    map_drawn = bootstrap.mean_over_classes(ap_drawn)
+    map_drawn = mean(ap_drawn)
     quality = precision_recall.precision_recall(
         precision_recall.predicted(logits, thresholds=threshold), label
     )

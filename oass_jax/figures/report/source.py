@@ -1,7 +1,5 @@
 """An evaluation as its files hold it: what a report is made of."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from oass_jax.errors import UserError, nearest, nearest_path
+from oass_jax.evaluation import scores
 from oass_jax.run import workdir
 from oass_jax.run.workdir import Workdir, evaluation_name
 
 _EVALUATE = "evaluate with --mode=eval"
-_DAMAGED = (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -103,19 +101,23 @@ def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
     summary = workdir.read_summary(target / workdir.SUMMARY)
     if not isinstance(summary.get("step"), int):
         raise UserError(f"{target / workdir.SUMMARY} is damaged: {_EVALUATE} once more")
-    path = target / workdir.SCORES
-    try:
-        with np.load(path) as arrays:
-            files = {key: arrays[key] for key in arrays.files if "/" not in key}
-        source = _from_arrays(files, folder, evaluation, summary, name)
-    except FileNotFoundError as error:
-        raise UserError(f"{path} is missing: {_EVALUATE} once more") from error
-    except _DAMAGED as error:
-        reason = str(error).partition(". ")[0]  # NumPy goes on with advice
-        raise UserError(f"{path} is damaged ({reason}): {_EVALUATE} once more") from error
-    if not (source.label == 1).any():
+    found = scores.read(target / workdir.SCORES)
+    if not (found.label == 1).any():
         raise UserError(f"{target} has no labels to compare the predictions with: choose another")
-    return source
+    has_thresholds = found.threshold is not None
+    return Source(
+        folder=folder,
+        name=name,
+        evaluation=evaluation,
+        summary=summary,
+        images=found.image,
+        class_names=found.class_name,
+        label=found.label,
+        logits=found.prediction,
+        threshold=found.threshold if has_thresholds else np.full(len(found.class_name), 0.5),
+        has_thresholds=has_thresholds,
+        thresholds_of=found.thresholds_of,
+    )
 
 
 def short_names(folders: Sequence[Workdir]) -> list[str]:
@@ -126,35 +128,3 @@ def short_names(folders: Sequence[Workdir]) -> list[str]:
         if len(set(names)) == len(names):
             return names
     raise UserError(f"{folders[0].root} is named twice: compare a run with another one")
-
-
-def _from_arrays(
-    arrays: dict[str, np.ndarray],
-    folder: Workdir,
-    evaluation: str,
-    summary: dict[str, Any],
-    name: str,
-) -> Source:
-    images, class_names = arrays["image"].tolist(), arrays["class_name"].tolist()
-    label, logits = arrays["label"], arrays["prediction"]
-    shape = (len(images), len(class_names))
-    if label.shape != shape or logits.shape != shape or not all(shape):
-        raise ValueError(f"{label.shape} labels and {logits.shape} scores of {shape}")
-    if not np.isfinite(logits).all() or not np.isin(label, (-1, 0, 1)).all():
-        raise ValueError("a score is not finite, or a label none")
-    threshold = arrays.get("threshold", np.full(len(class_names), 0.5)).astype(np.float64)
-    if threshold.shape != shape[1:] or not ((threshold >= 0) & (threshold <= 1)).all():
-        raise ValueError("the thresholds are no probabilities of the classes")
-    return Source(
-        folder=folder,
-        name=name,
-        evaluation=evaluation,
-        summary=summary,
-        images=tuple(map(str, images)),
-        class_names=tuple(map(str, class_names)),
-        label=label,
-        logits=logits.astype(np.float32),
-        threshold=threshold,
-        has_thresholds="threshold" in arrays,
-        thresholds_of=str(arrays["thresholds_of"]) if "thresholds_of" in arrays else None,
-    )

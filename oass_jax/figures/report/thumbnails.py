@@ -117,7 +117,7 @@ def _numbers(source: Source, split: Split) -> Callable[[int], int]:
         if image < len(split) and split.filename(image) == name:
             return image
         if not by_name:
-            by_name.update((split.filename(n), n) for n in range(len(split)))
+            by_name.update((name, number) for number, name in enumerate(split.filenames))
         if name not in by_name:
             raise UserError(f"{name} is not in {split.name} {split.split} any more")
         return by_name[name]

@@ -93,6 +93,40 @@ def test_objects_with_boxes_and_crowds(tmp_path):
     assert batch["image"][1, 0, 0].tolist() == [1, 0, 0]
 
 
+def test_difficult_objects_without_boxes_count_as_such(tmp_path):
+    objects = tfds.features.Sequence({"label": LABEL, "is_crowd": np.bool_})
+    examples = [
+        {
+            "image": png(0),
+            "objects": [{"label": "cat", "is_crowd": True}, {"label": "ant", "is_crowd": False}],
+        }
+    ]
+    split = opened(
+        prepare(tmp_path, {"image": tfds.features.Image(), "objects": objects}, examples)
+    )
+    assert not split.has_boxes
+    assert split.labels("ignore").tolist() == [[1, 0, -1]]
+    assert split.labels("negative").tolist() == [[1, 0, 0]]
+    options = pipeline.ReadOptions(
+        canvas_px=8, max_boxes=1, difficult="ignore", num_workers=0, num_threads=0, cache=False
+    )
+    share = {"batch_size": 1, "process_index": 0, "process_count": 1}
+    (batch,) = pipeline.eval_batches(split, options, **share)
+    assert batch["label"].tolist() == [[1, 0, -1]]
+    assert batch["box_label"].tolist() == [[-1]]
+
+
+def test_other_data_of_the_same_number_of_records_is_told_apart(with_labels, tmp_path):
+    """Else an evaluation of it would take the place of the run's own, with its thresholds."""
+    examples = [{"image": png(n), "labels": ["bee", "ant"]} for n in range(3)]
+    other = prepare(tmp_path / "other", WITH_LABELS, examples)
+    one, two = opened(with_labels), opened(other)
+    assert len(one) == len(two)
+    assert pipeline.sources_checksum(one) != pipeline.sources_checksum(two)
+    moved = with_labels.rename(tmp_path / "moved")
+    assert pipeline.sources_checksum(opened(moved)) == pipeline.sources_checksum(one)
+
+
 def test_a_data_set_by_its_name(with_labels, tmp_path):
     location = pipeline.Location(path=Path("any_name"), data_dir=tmp_path)
     assert len(pipeline.open_split("tfds", "train", location)) == 3

@@ -81,37 +81,6 @@ def test_no_run(tmp_path):
         source.choose_evaluation([Workdir(tmp_path / "emty")], None)
 
 
-def change(path, **changes):
-    with np.load(path) as arrays:
-        files = {name: arrays[name] for name in arrays.files}
-    np.savez(path, **files | changes)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"prediction": LOGITS[:, :2]},
-        {"prediction": np.full_like(LOGITS, np.nan)},
-        {"label": np.full_like(LABEL, 7)},
-        {"image": np.array(["a.jpg"])},
-        {"threshold": np.array([0.5, 2.0, 0.5])},
-        {"label": np.array([None])},
-    ],
-)
-def test_arrays_that_do_not_fit_are_damaged(run, changes):
-    change(run.root / "eval" / "csv_val" / "scores.npz", **changes)
-    with pytest.raises(UserError, match=r"scores\.npz is damaged .*evaluate with --mode=eval"):
-        source.read(run, "csv_val", name="run")
-
-
-@pytest.mark.parametrize("size", [0, 10, 700, -100])
-def test_half_a_file_is_damaged(run, size):
-    path = run.root / "eval" / "csv_val" / "scores.npz"
-    path.write_bytes(path.read_bytes()[:size])
-    with pytest.raises(UserError, match=r"scores\.npz is damaged"):
-        source.read(run, "csv_val", name="run")
-
-
 def test_a_missing_or_damaged_file_is_named(run):
     target = run.root / "eval" / "csv_val"
     (target / "scores.npz").unlink()
