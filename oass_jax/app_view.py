@@ -34,7 +34,7 @@ _LABEL = {"kind": "label", "weight": 600, "colour": "#0072B2"}
 _NO_LABEL = {"kind": "", "weight": 400, "colour": "#999999"}
 
 
-class Seen(NamedTuple):
+class PredictedImage(NamedTuple):
     """An image that was predicted.
 
     Attributes:
@@ -53,7 +53,7 @@ class View:
         """Takes the opened run."""
         self._model = model
 
-    def predict(self, path: str) -> Seen:
+    def predict(self, path: str) -> PredictedImage:
         """Predicts an image file.
 
         Raises:
@@ -61,14 +61,14 @@ class View:
           DivergedError: the prediction is not finite.
         """
         image = labelled_image.read_file(path).image
-        return Seen(overlay.enlarge(shrink(image, IMAGE_PX)), self._model(image))
+        return PredictedImage(overlay.enlarge(shrink(image, IMAGE_PX)), self._model(image))
 
-    def classes(self, seen: Seen) -> list[str]:
+    def classes(self, seen: PredictedImage) -> list[str]:
         """All classes, most probable first."""
         probability = seen.result.probability
         return sorted(probability, key=probability.get, reverse=True)
 
-    def labels(self, seen: Seen, threshold: float | None) -> list[str]:
+    def labels(self, seen: PredictedImage, threshold: float | None) -> list[str]:
         """The classes that are predicted, most probable first.
 
         Args:
@@ -79,7 +79,7 @@ class View:
         probability = seen.result.probability
         return [name for name in self.classes(seen) if probability[name] >= limits[name]]
 
-    def bars(self, seen: Seen, threshold: float | None) -> str:
+    def bars(self, seen: PredictedImage, threshold: float | None) -> str:
         """The probabilities as HTML, the highest first; labels are set off.
 
         Args:
@@ -101,7 +101,7 @@ class View:
         )
 
     def drawing(
-        self, seen: Seen, class_name: str, threshold: float | None, *, with_cut: bool
+        self, seen: PredictedImage, class_name: str, threshold: float | None, *, with_cut: bool
     ) -> tuple[Image.Image, str]:
         """The class map of a class over the image, and where the run would cut that.
 
@@ -139,7 +139,7 @@ class View:
         return dict(zip(self._model.class_names, values, strict=True))
 
     def _cut(
-        self, seen: Seen, class_name: str, threshold: float | None
+        self, seen: PredictedImage, class_name: str, threshold: float | None
     ) -> tuple[Marks | None, str]:
         config = self._model.config
         strategy = config.keypoint.strategy

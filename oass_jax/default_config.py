@@ -92,7 +92,7 @@ def _add_input(config: ml_collections.ConfigDict) -> None:
     data.val_fraction = 0.2
     data.split_seed = 0
     data.canvas_px = 512  # images are decoded onto a square this large; larger ones are shrunk
-    data.max_boxes = 64  # most objects an image may have; VOC2012 has up to 56
+    data.max_boxes = 64  # maximum of objects of an image; VOC2012 has up to 56
     # (*) what classes become whose objects are all difficult: positive, ignore, negative
     data.difficult = "positive"
     data.num_workers = 0  # processes that decode; 0 decodes in threads of this one

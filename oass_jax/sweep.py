@@ -107,7 +107,7 @@ def _parse(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 def _check_flags(flags: Sequence[str]) -> None:
     """Refuses what every run would refuse; the values are left to the runs."""
-    fields = runs.flatten(default_config.get_config().to_dict())
+    fields = config_file.flatten(default_config.get_config().to_dict())
     for flag in flags:
         name = flag.partition("=")[0]
         if not name.startswith(PREFIX):

@@ -16,7 +16,7 @@ class Masks:
       size: int32 `[N, 2]`, height and width of each mask in pixels, and of the upright image
         where there is none.
       present: bool `[N]`, whether the image has one.
-      most_labels: the most labels an image has, difficult ones too.
+      max_labels: the largest number of labels of an image, difficult ones too.
     """
 
     def __init__(self, split: Split):
@@ -28,7 +28,7 @@ class Masks:
         self._split = split
         self.size = np.zeros([len(split), 2], np.int32)
         self.present = np.zeros([len(split)], bool)
-        self.most_labels = 0
+        self.max_labels = 0
         for index, record in enumerate(split.source):
             name, mask = split.where(record), record["segmentation_mask"]
             height, width, orientation = read_header(split.read_image(record), name=name)
@@ -36,7 +36,7 @@ class Masks:
                 height, width, _ = read_header(mask, name=f"the mask of {name}")
             self.size[index] = (height, width) if orientation < 5 else (width, height)
             self.present[index] = bool(mask)
-            self.most_labels = max(self.most_labels, len(record["labels"]))
+            self.max_labels = max(self.max_labels, len(record["labels"]))
 
     def read(self, index: int) -> np.ndarray:
         """The mask of a record that has one.

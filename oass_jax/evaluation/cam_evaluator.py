@@ -45,7 +45,7 @@ class CamEvaluator:
         build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._split, self._mesh = config, folder, split, mesh
         self._masks = Masks(self._split)
-        has_boxes = self._split.has_boxes and self._masks.most_labels > 0
+        has_boxes = self._split.has_boxes and self._masks.max_labels > 0
         if not (self._masks.present.any() or has_boxes or config.cam.export):
             raise UserError(
                 f"{config.eval.dataset} {config.cam.split} has neither segmentation masks nor "
@@ -58,7 +58,7 @@ class CamEvaluator:
                 network=network,
                 scales=config.cam.scales,
                 flip=config.cam.flip,
-                num_slots=max(1, self._masks.most_labels),
+                num_slots=max(1, self._masks.max_labels),
                 out_px=int(self._masks.size.max()),
             ),
             in_shardings=(build.replicated(mesh), build.batch_sharding(mesh)),

@@ -17,7 +17,7 @@ from oass_jax.data.example import ExampleReader, Split, stack_examples
 from oass_jax.evaluation import keypoints, overlay, panels, predict
 from oass_jax.evaluation.keypoints import Cut
 from oass_jax.evaluation.precision_recall import probability
-from oass_jax.evaluation.result import Result, Seen, create_result
+from oass_jax.evaluation.result import InputImage, Result, create_result
 from oass_jax.evaluation.score_files import Evaluation
 from oass_jax.image import augment
 from oass_jax.method import keypoint
@@ -125,7 +125,8 @@ class Pictures:
         """The prediction that was evaluated, of an image enlarged or shrunk to be looked at."""
         index, thresholds = int(example["index"]), evaluation.thresholds
         image = overlay.fit(Image.fromarray(example["image"]))
-        seen = Seen(evaluation.filenames[index], np.asarray(image), tuple(example["size"].tolist()))
+        size = tuple(example["size"].tolist())
+        seen = InputImage(evaluation.filenames[index], np.asarray(image), size)
         num_classes = len(evaluation.class_names)
         on_canvas = np.asarray(augment.rescaled_size(example["size"], self._scale))
         return create_result(

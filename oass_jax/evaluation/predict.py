@@ -18,7 +18,7 @@ class Predictions(NamedTuple):
     """Scores of a split and its labels; one image an entry, in the split's order.
 
     Attributes:
-      scores: name of the weights ('student', 'ema') -> kind ('base', 'csi', 'graph', 'regions') ->
+      scores: name of the weights ('student', 'ema') -> head ('base', 'csi', 'graph', 'regions') ->
         `[N, C]` float32 logits.
       label: `[N, C]` int8, 1 present, 0 absent, -1 ignored.
       index: `[N]` int, record of the split.
@@ -50,13 +50,13 @@ def predict_step(
       weights: name -> variables of the network.
       batch: as `data.pipeline` makes it, of which `image` `[B, H, W, 3]` uint8 and `size` are read.
       network: encoder f and classifiers.
-      regions: of MCAR's second stream, which adds logits of the kind 'regions'; None for none.
+      regions: of MCAR's second stream, which adds the head 'regions'; None for none.
       scales: sizes of an image, relative to the stored one, whose logits are averaged.
       flip: average with the logits of the mirrored images, too.
       map_scale: one of `scales`, whose raw class maps are returned, too; None for no maps.
 
     Returns:
-      `scores`: name -> kind -> `[B, C]` float32; where there is a `map_scale`, `maps`: name ->
+      `scores`: name -> head -> `[B, C]` float32; where there is a `map_scale`, `maps`: name ->
       `[B, h, w, C]` float32, not mirrored; and what else the batch holds.
     """
     views = [
@@ -97,15 +97,15 @@ def _predict(
     return cam, logits | {"regions": mcar.strongest(local, image.shape[0])}
 
 
-def choose(scores: dict[str, np.ndarray], kind: str) -> np.ndarray:
-    """The prediction among the kinds of logits.
+def choose(scores: dict[str, np.ndarray], head: str) -> np.ndarray:
+    """The prediction among the logits of several heads.
 
     Args:
-      scores: kind -> `[N, C]` logits.
-      kind: one of them, or 'mean' or 'max' of them all.
+      scores: head -> `[N, C]` logits.
+      head: one of them, or 'mean' or 'max' of them all.
     """
-    combine = {"mean": np.mean, "max": np.max}.get(kind)
-    return combine(list(scores.values()), axis=0) if combine else scores[kind]
+    combine = {"mean": np.mean, "max": np.max}.get(head)
+    return combine(list(scores.values()), axis=0) if combine else scores[head]
 
 
 def predict(

@@ -19,7 +19,7 @@ from oass_jax.errors import DivergedError, UserError
 from oass_jax.evaluation import decision, predict
 from oass_jax.evaluation.evaluator import create_predict_fn
 from oass_jax.evaluation.precision_recall import probability
-from oass_jax.evaluation.result import Result, Seen, create_result
+from oass_jax.evaluation.result import InputImage, Result, create_result
 from oass_jax.image import augment
 from oass_jax.run import build, libraries
 from oass_jax.run.restore import Run, open_run
@@ -115,7 +115,7 @@ class Predictor:
 
     def _read_ahead(
         self, images: Iterable[Any], on_error: Callable[[UserError], None] | None
-    ) -> Iterator[Seen]:
+    ) -> Iterator[InputImage]:
         num_threads = build.num_cores()
         pool = concurrent.futures.ThreadPoolExecutor(num_threads)
         waiting = collections.deque()
@@ -141,13 +141,15 @@ class Predictor:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _read(self, image: Any, number: int) -> Seen:
+    def _read(self, image: Any, number: int) -> InputImage:
         name, source = _source(image, number)
         upright = read_rgb(source, name=name)
         shrunk = shrink(upright, self.config.eval.image_px)
-        return Seen(name, np.asarray(shrunk), (upright.height, upright.width))
+        return InputImage(name, np.asarray(shrunk), (upright.height, upright.width))
 
-    def _run(self, group: Sequence[Seen]) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
+    def _run(
+        self, group: Sequence[InputImage]
+    ) -> tuple[dict[str, jax.Array], jax.Array, jax.Array]:
         """Pads a batch and predicts it.
 
         Returns:
@@ -165,7 +167,7 @@ class Predictor:
         return output["scores"][name], output["maps"][name], on_canvas
 
     def _result(
-        self, seen: Seen, logits: np.ndarray, maps: np.ndarray, on_canvas: np.ndarray
+        self, seen: InputImage, logits: np.ndarray, maps: np.ndarray, on_canvas: np.ndarray
     ) -> Result:
         if not np.isfinite(logits).all():
             raise DivergedError(

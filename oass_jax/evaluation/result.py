@@ -104,7 +104,7 @@ class Result:
         return self.maps[names.index(name)]
 
 
-class Seen(NamedTuple):
+class InputImage(NamedTuple):
     """An image as the network is to see it; the fields are those of `Result`."""
 
     name: str
@@ -113,7 +113,7 @@ class Seen(NamedTuple):
 
 
 def create_result(
-    seen: Seen,
+    seen: InputImage,
     probabilities: np.ndarray,
     maps: np.ndarray,
     *,

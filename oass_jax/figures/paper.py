@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from oass_jax import config_file
-from oass_jax.figures.runs import flatten, nearest_config, settings
+from oass_jax.figures.runs import nearest_config, settings
 
 DEMO = "demo:"  # before the name of a row: the same method on the demo's data
 # The encoders of the paper; the tiny one stands in for ResNet-50 where a run is on the demo's data.
@@ -114,7 +114,7 @@ ROWS = tuple(dict.fromkeys(row.name for table in TABLES for row in table.rows))
 def configs() -> dict[str, dict[str, Any]]:
     """Name -> `runs.settings` of the config of every row, `max`, and of its demo, `demo:max`."""
     names = [prefix + row for row in ROWS for prefix in ("", DEMO)]
-    return {name: settings(flatten(config_file.load(name).to_dict())) for name in names}
+    return {name: settings(config_file.flatten(config_file.load(name).to_dict())) for name in names}
 
 
 def config_of(fields: Mapping[str, Any]) -> str | None:

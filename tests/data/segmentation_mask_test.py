@@ -46,8 +46,8 @@ def test_what_is_known_before_any_mask_is_decoded():
     )
     np.testing.assert_array_equal(known.size, [[2, 3], [7, 5], [5, 7], [2, 3]])
     np.testing.assert_array_equal(known.present, [True, False, False, True])
-    assert known.most_labels == 2
-    assert masks(record("c.jpg", b"", labels=())).most_labels == 0
+    assert known.max_labels == 2
+    assert masks(record("c.jpg", b"", labels=())).max_labels == 0
 
 
 @pytest.mark.parametrize("mode", ["P", "L"])

@@ -11,7 +11,7 @@ from oass_jax.evaluation.precision_recall import precision_recall, predicted
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
 from oass_jax.training import optimizer
-from tests.commands import call, complete_checkpoints, recomputed_summary, words
+from tests.commands import call, complete_checkpoints, finish, recomputed_summary, words
 
 
 @pytest.fixture
@@ -144,19 +144,19 @@ def test_a_split_without_labels_gives_files_for_the_server_and_no_score(
     assert refused.returncode == 2
     message = "error: voc/2012 test has no labels, which training needs: set eval.split"
     assert refused.stderr.splitlines()[-1].startswith(message)
-    assert call(command).returncode == 0
+    finish(command)
     done = call([*command, "--mode=eval", "--config.eval.split=test"])
     assert done.returncode == 0, done.stderr
     target = folder / "eval" / "voc-2012_test"
     _, line = done.stdout.splitlines()
     assert line == (
-        "voc/2012 test, 3 images, step 1: there are no labels to score the predictions with; "
+        "voc/2012 test, 3 images, step 6: there are no labels to score the predictions with; "
         f"{target}/results.tgz is for the server"
     )
     summary = json.loads((target / "summary.json").read_text())
     assert summary["map"] is None
     assert set(summary["precision_recall"]["top_3"].values()) == {None}
     assert set(summary["precision_recall"]["best_f1"].values()) == {None}
-    assert summary["thresholds_of"] == "voc/2012 val, 3 images, step 1, student weights"
+    assert summary["thresholds_of"] == "voc/2012 val, 3 images, step 6, student weights"
     assert len(list((target / "results/VOC2012/Main").glob("comp2_cls_test_*.txt"))) == 20
     assert "voc-2012_test" not in (folder / "README.md").read_text()

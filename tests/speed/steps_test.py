@@ -48,7 +48,7 @@ def test_an_unknown_config_is_reported_in_a_line():
 
 
 def test_a_benchmark_writes_what_it_prints(tmp_path):
-    done = call_benchmark(step, *SMALL, "--configs", "ctopk_w_csi", f"--out={tmp_path}")
+    done = call_benchmark(step, *SMALL, "--configs", "supervised", f"--out={tmp_path}")
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "step.json").read_text())
     assert [len(seconds) for seconds in result["seconds"].values()] == [2]

@@ -204,13 +204,13 @@ def _read_label_column(
     ]
     # Labels come again in other company; the words of a name do not.
     num_parts = len({part for labels in parts for part in labels})
-    guesses = []
+    assumed = []
     if several := [text for text, labels in zip(texts, parts, strict=True) if len(labels) > 1]:
         if separator in (",", None) and num_parts > len({*texts} - {""}):
             parts, how = [[text] if text else [] for text in texts], "one an image"
-            guesses = [f"{several[0]!r} was read as one label: separate labels by | if it is more"]
+            assumed = [f"{several[0]!r} was read as one label: separate labels by | if it is more"]
         elif separator is None:
-            guesses = [
+            assumed = [
                 f"{several[0]!r} was read as {len(several[0].split())} labels: separate labels by "
                 "| if names have several words"
             ]
@@ -219,7 +219,7 @@ def _read_label_column(
     empty = [line.where for line, labels in zip(lines, parts, strict=True) if "" in labels]
     notes = [f"warning: {len(empty)} lines have an empty label, such as {where}" for where in empty]
     labels = [list(dict.fromkeys(filter(None, labels))) for labels in parts]
-    return labels, [*guesses, *notes[:1]], how
+    return labels, [*assumed, *notes[:1]], how
 
 
 def _without_brackets(text: str) -> str:

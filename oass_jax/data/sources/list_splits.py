@@ -44,12 +44,12 @@ def divide(
     kept = _read_split_list(location.split_list)
     if kept:
         splits = _by_name(kept.get(image.filename) for image in images)
-        strangers = [image.filename for image in images if image.filename not in kept]
+        without_split = [image.filename for image in images if image.filename not in kept]
         notes = []
-        if strangers:
+        if without_split:
             notes.append(
-                f"warning: {len(strangers)} images of {image_list.path} are in no split of "
-                f"{location.split_list}, such as {strangers[0]}: only the split 'all' has them"
+                f"warning: {len(without_split)} images of {image_list.path} are in no split of "
+                f"{location.split_list}, such as {without_split[0]}: only the split 'all' has them"
             )
         return splits | everything, "", notes
     is_val = _stratify(images, class_names, location.val_fraction, location.split_seed)

@@ -165,10 +165,10 @@ def aligned(first: Source, other: Source) -> Source:
     if first.class_names != other.class_names:
         raise UserError(f"{both} have other classes: only runs of the same classes are compared")
     position = {name: n for n, name in enumerate(other.images)}
-    if strangers := sorted(set(first.images) ^ set(position)):
+    if of_one := sorted(set(first.images) ^ set(position)):
         raise UserError(
-            f"{both} were evaluated on other images: {len(strangers)} are in one of them only, "
-            f"such as {strangers[0]}; evaluate both on the same split with --mode=eval"
+            f"{both} were evaluated on other images: {len(of_one)} are in one of them only, "
+            f"such as {of_one[0]}; evaluate both on the same split with --mode=eval"
         )
     order = [position[name] for name in first.images]
     label = other.label[order]

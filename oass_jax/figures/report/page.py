@@ -12,6 +12,7 @@ import jinja2
 import numpy as np
 
 from oass_jax.evaluation import bootstrap
+from oass_jax.evaluation.precision_recall import probability
 from oass_jax.figures.report import chart, curves, examples, metrics, pictures, thumbnails
 from oass_jax.figures.report.chart import Chart
 from oass_jax.figures.report.curves import Steps
@@ -93,6 +94,7 @@ def render(sources: Sequence[Source]) -> str:
     ]
     details = _details(first, numbers[0])
     to_check = examples.to_check(first)
+    bins = curves.bins(probability(first.logits), first.label)
     template = _environment().get_template("report.html")
     fill = functools.partial(
         template.render,
@@ -107,8 +109,8 @@ def render(sources: Sequence[Source]) -> str:
         listed=_lowest(numbers[0].classes, MAX_LISTED),
         details=details,
         steps={each.numbers.index: asdict(each.steps) for each in details},
-        bins=curves.bins(curves.probability(first.logits), first.label),
-        calibration=_calibration(first),
+        bins=bins,
+        calibration=_calibration(bins),
         pairs=curves.pairs(first),
         charts=_training_charts(sources),
         to_check=to_check,
@@ -182,10 +184,8 @@ def _by_importance(
         yield from (example.image for example in row if example is not None)
 
 
-def _calibration(source: Source) -> Chart:
-    filled = [
-        one for one in curves.bins(curves.probability(source.logits), source.label) if one.count
-    ]
+def _calibration(bins: Sequence[curves.Bin]) -> Chart:
+    filled = [one for one in bins if one.count]
     series = {
         "are there": ([x.predicted for x in filled], [x.true for x in filled]),
         "as it should be": ([0.0, 100.0], [0.0, 100.0]),
