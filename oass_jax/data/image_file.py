@@ -12,6 +12,7 @@ from oass_jax.errors import UserError
 _FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp", ".gif")
 _MAX_PIXELS = 89_000_000  # just below where PIL warns; 270 MB in memory
+_MIN_DECODED = 2  # times the pixels along a side that are wanted
 _ORIENTATION_TAG = 0x0112
 # EXIF orientation -> how to turn the stored pixels upright. ImageOps.exif_transpose would also
 # write the EXIF data anew, which fails for what many cameras store.
@@ -59,7 +60,7 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
 
 
 def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
-    """Decodes an image as a person sees it and shrinks it to fit a square.
+    """The pixels of `read_shrunk`.
 
     Args:
       data: the file's bytes.
@@ -72,7 +73,7 @@ def decode_rgb(data: bytes, *, name: str, fit_px: int) -> np.ndarray:
     Raises:
       UserError: as `read_rgb`.
     """
-    return np.asarray(shrink(read_rgb(data, name=name), fit_px))
+    return np.asarray(read_shrunk(data, name=name, fit_px=fit_px)[0])
 
 
 def read_rgb(source: bytes | Image.Image, *, name: str) -> Image.Image:
@@ -99,21 +100,38 @@ def read_rgb(source: bytes | Image.Image, *, name: str) -> Image.Image:
         raise _undecodable(name, error) from error
 
 
-def read_thumbnail(data: bytes, *, name: str, fit_px: int) -> Image.Image:
-    """Decodes an image as `read_rgb` and shrinks it; of a JPEG only as many pixels as that takes.
+def read_shrunk(
+    source: bytes | Image.Image, *, name: str, fit_px: int
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Decodes an image as `read_rgb` and shrinks it to fit a square, as `shrink` does.
+
+    Of a JPEG file no more pixels are decoded than that takes: by halves, as long as twice as many
+    are left. Of 12 megapixels for 448 that is a third of the time, and 0.3 of 255 off on average.
 
     Args:
-      data: the file's bytes.
-      name: what the error calls the file.
+      source: as in `read_rgb`.
+      name: as in `read_rgb`.
       fit_px: as in `shrink`.
+
+    Returns:
+      The image in mode RGB, and height and width that it had before.
 
     Raises:
       UserError: as `read_rgb`.
     """
+    if isinstance(source, Image.Image):  # whose own size must stay
+        image = read_rgb(source, name=name)
+        return shrink(image, fit_px), (image.height, image.width)
     try:
-        image = _open(data)
-        image.draft(None, (fit_px, fit_px))
-        return shrink(_to_rgb(_upright(image)), fit_px)
+        image = _open(source)
+        stored = image.size
+        least = _MIN_DECODED * fit_px / max(stored)
+        image.draft(None, tuple(max(1, int(side * least)) for side in stored))
+        is_drafted = image.size != stored
+        upright = _to_rgb(_upright(image))
+        turned = stored[::-1] if _orientation(image) >= 5 else stored
+        width, height = turned if is_drafted else upright.size
+        return _resize(upright, _fitted((width, height), fit_px)), (height, width)
     except _DECODE_ERRORS as error:
         raise _undecodable(name, error) from error
 
@@ -125,11 +143,16 @@ def shrink(image: Image.Image, fit_px: int) -> Image.Image:
       image: of any mode that can be resampled.
       fit_px: the long side of an image that is larger; a smaller one is left alone.
     """
-    scale = fit_px / max(image.size)
-    if scale >= 1:
-        return image
-    size = tuple(max(1, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.BICUBIC)
+    return _resize(image, _fitted(image.size, fit_px))
+
+
+def _fitted(size: tuple[int, int], fit_px: int) -> tuple[int, ...]:
+    scale = fit_px / max(size)
+    return size if scale >= 1 else tuple(max(1, round(side * scale)) for side in size)
+
+
+def _resize(image: Image.Image, size: tuple[int, ...]) -> Image.Image:
+    return image if image.size == size else image.resize(size, Image.Resampling.BICUBIC)
 
 
 def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:

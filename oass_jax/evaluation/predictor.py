@@ -14,7 +14,7 @@ from PIL import Image
 
 from oass_jax import config_file
 from oass_jax.data.example import stack_examples
-from oass_jax.data.image_file import read_rgb, shrink
+from oass_jax.data.image_file import read_shrunk
 from oass_jax.errors import DivergedError, UserError
 from oass_jax.evaluation import decision, predict
 from oass_jax.evaluation.evaluator import create_predict_fn
@@ -143,9 +143,8 @@ class Predictor:
 
     def _read(self, image: Any, number: int) -> InputImage:
         name, source = _source(image, number)
-        upright = read_rgb(source, name=name)
-        shrunk = shrink(upright, self.config.eval.image_px)
-        return InputImage(name, np.asarray(shrunk), (upright.height, upright.width))
+        shrunk, size = read_shrunk(source, name=name, fit_px=self.config.eval.image_px)
+        return InputImage(name, np.asarray(shrunk), size)
 
     def _run(
         self, group: Sequence[InputImage]
@@ -153,7 +152,7 @@ class Predictor:
         """Pads a batch and predicts it.
 
         Returns:
-          Kind -> logits `[B, C]`; class maps `[B, h, w, C]`; and height and width of the images in
+          Head -> logits `[B, C]`; class maps `[B, h, w, C]`; and height and width of the images in
           the pixels that a cell has `stride` of, `[B, 2]`.
         """
         images = [seen.image for seen in group]

@@ -3,14 +3,14 @@ import struct
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFile, JpegImagePlugin
 
 from oass_jax.data.image_file import (
     decode_mask,
     decode_rgb,
     read_header,
     read_rgb,
-    read_thumbnail,
+    read_shrunk,
     shrink,
     turn_boxes,
 )
@@ -226,19 +226,58 @@ def test_formats_that_photographs_come_in_are_read(file_format):
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-@pytest.mark.parametrize(("file_format", "tolerance"), [("JPEG", 4), ("PNG", 0)])
-def test_a_thumbnail_is_the_image_but_smaller(file_format, tolerance, orientation):
-    smooth = Image.fromarray(PIXELS).resize((800, 600), Image.Resampling.BICUBIC)
+@pytest.mark.parametrize(("file_format", "tolerance"), [("JPEG", 0.5), ("PNG", 0)])
+def test_a_large_image_is_decoded_as_if_it_were_shrunk_from_all_its_pixels(
+    file_format, tolerance, orientation
+):
+    smooth = Image.fromarray(PIXELS).resize((803, 601), Image.Resampling.BICUBIC)
     exif = Image.Exif()
     exif[0x0112] = orientation
     data = encoded(smooth, file_format, exif=exif)
-    expected = shrink(read_rgb(data, name="x"), 100)
-    found = read_thumbnail(data, name="x", fit_px=100)
-    assert found.size == expected.size == ((100, 75) if orientation == 1 else (75, 100))
+    expected = shrink(read_rgb(data, name="x"), 101)
+    found, size = read_shrunk(data, name="x", fit_px=101)
+    assert found.size == expected.size == ((101, 76) if orientation == 1 else (76, 101))
+    assert size == ((601, 803) if orientation == 1 else (803, 601))
     difference = np.abs(np.asarray(found, int) - np.asarray(expected, int))
     assert difference.mean() <= tolerance
+    np.testing.assert_array_equal(decode_rgb(data, name="x", fit_px=101), found)
 
 
-def test_a_thumbnail_of_what_is_no_image_is_an_error():
+def test_a_jpeg_is_decoded_whole_where_half_of_it_would_be_too_little():
+    data = encoded(Image.fromarray(PIXELS).resize((400, 300)), "JPEG")
+    for fit_px in (101, 400, 500):
+        expected = shrink(read_rgb(data, name="x"), fit_px)
+        found, size = read_shrunk(data, name="x", fit_px=fit_px)
+        np.testing.assert_array_equal(found, expected)
+        assert size == (300, 400)
+
+
+@pytest.mark.parametrize("size", [(1, 1000), (1000, 1), (2, 999)])
+def test_a_jpeg_as_thin_as_a_hair_keeps_a_pixel(size):
+    data = encoded(Image.new("RGB", size, (9, 99, 200)), "JPEG")
+    found, (height, width) = read_shrunk(data, name="x", fit_px=10)
+    assert (width, height) == size
+    assert sorted(found.size) == [1, 10]
+
+
+def test_fewer_pixels_of_a_jpeg_are_decoded(monkeypatch):
+    decoded_sizes = []
+    monkeypatch.setattr(
+        JpegImagePlugin.JpegImageFile,
+        "load",
+        lambda image: decoded_sizes.append(image.size) or ImageFile.ImageFile.load(image),
+    )
+    data = encoded(Image.fromarray(PIXELS).resize((800, 600)), "JPEG")
+    read_shrunk(data, name="x", fit_px=100)
+    assert set(decoded_sizes) == {(200, 150)}
+
+
+def test_an_image_of_pils_keeps_its_size():
+    opened = Image.open(io.BytesIO(encoded(Image.fromarray(PIXELS).resize((800, 600)), "JPEG")))
+    found, size = read_shrunk(opened, name="x", fit_px=100)
+    assert (found.size, size, opened.size) == ((100, 75), (600, 800), (800, 600))
+
+
+def test_what_is_no_image_cannot_be_shrunk():
     with pytest.raises(UserError, match="x cannot be decoded"):
-        read_thumbnail(b"no image", name="x", fit_px=100)
+        read_shrunk(b"no image", name="x", fit_px=100)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from oass_jax.data import sources
 from oass_jax.data.example import Split
-from oass_jax.data.image_file import read_thumbnail
+from oass_jax.data.image_file import read_shrunk
 from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
 from oass_jax.figures.report.source import Source
@@ -127,7 +127,7 @@ def _numbers(source: Source, split: Split) -> Callable[[int], int]:
 
 def _shrink(split: Split, number: int) -> Thumbnail:
     record = split.source[number]
-    image = read_thumbnail(split.read_image(record), name=split.where(record), fit_px=_SIDE_PX)
+    image, _ = read_shrunk(split.read_image(record), name=split.where(record), fit_px=_SIDE_PX)
     packed = io.BytesIO()
     image.save(packed, "WEBP", quality=_QUALITY, method=2)
     return Thumbnail(data_uri(packed.getvalue(), "image/webp"), *image.size)
