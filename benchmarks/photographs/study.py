@@ -30,6 +30,8 @@ ROWS = (
     "supervised_long",
     "max_long",
 )
+BASELINE, PRIMARY = "supervised", "max"
+CONTROL = "random"  # of the keypoint
 # Two thirds of the images show one: many are from one set of photographs of animals.
 ANIMALS = ("bird", "cat", "cow", "dog", "horse", "sheep")
 NUM_DRAWS = 2_000

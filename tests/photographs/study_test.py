@@ -7,7 +7,7 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks.photographs import collect, study, tables
+from benchmarks.photographs import analyses, collect, study, tables
 from oass_jax.errors import UserError
 from oass_jax.evaluation.average_precision import mean_average_precision
 from tests.commands import ROOT, call
@@ -232,7 +232,7 @@ def cells_of(table):
 
 def test_twins_are_compared_with_what_another_seed_changes(results):
     found = study.read(results)
-    first, *_, last = cells_of(tables.twins_table(found))
+    first, *_, last = cells_of(analyses.twins_table(found))
     seeds = [found.scores["supervised", seed].ravel() for seed in range(3)]
     pairs = [np.corrcoef(seeds[i], seeds[j])[0, 1] for i, j in ((0, 1), (0, 2), (1, 2))]
     none = [tables.NONE] * 3
@@ -247,7 +247,7 @@ def test_other_weights_are_compared_with_those_seeds_of_max(results, tmp_path):
     write_run(tmp_path / "runs", "max_step1", 1)
     assert call([tmp_path / "runs", f"--out={out}"], command=collect.main).returncode == 0
     found = study.read(out)
-    lines = cells_of(tables.weights_table(found))
+    lines = cells_of(analyses.weights_table(found))
     assert [line[:2] for line in lines] == [
         ["`supervised`", "0, 1, 2"],
         ["`max`", "0, 1, 2"],
@@ -268,7 +268,7 @@ def test_heads_are_compared_with_one_another_and_with_the_row_without(results, t
         np.savez(path, **arrays | {"student/base": logits("supervised", seed)})
     assert call([tmp_path / "runs", f"--out={out}"], command=collect.main).returncode == 0
     found = study.read(out)
-    base, own, both = cells_of(tables.heads_table(found))
+    base, own, both = cells_of(analyses.heads_table(found))
     assert [line[:3] for line in (base, own, both)] == [
         ["`max_csi, base`", "`max`", "0, 1"],
         ["`max_csi, csi`", "`max_csi, base`", "0, 1"],
@@ -291,7 +291,7 @@ def test_a_part_of_the_images_and_the_mean_of_seeds_are_studies_of_their_own(res
     mean = np.mean([found.scores["max", seed] for seed in range(3)], axis=0)
     (ap,) = together.ap("max")
     np.testing.assert_array_equal(ap, mean_average_precision(mean, found.label).ap)
-    first, second = cells_of(tables.afterwards_table(found))
+    first, second = cells_of(analyses.afterwards_table(found))
     assert first[0].startswith(f"{several.sum()} images with several labels")
     assert second[2] == f"{together.difference('max', 'supervised').mean:+.2f}"
 
