@@ -125,8 +125,8 @@ def read_shrunk(
     try:
         image = _open(source)
         stored = image.size
-        least = _MIN_DECODED * fit_px / max(stored)
-        image.draft(None, tuple(max(1, int(side * least)) for side in stored))
+        scale = _MIN_DECODED * fit_px / max(stored)
+        image.draft(None, tuple(max(1, int(side * scale)) for side in stored))
         is_drafted = image.size != stored
         upright = _to_rgb(_upright(image))
         turned = stored[::-1] if _orientation(image) >= 5 else stored
