@@ -126,7 +126,8 @@ def _open_builder(location: Location) -> tfds.core.DatasetBuilder:
 def _fingerprint(builder: tfds.core.DatasetBuilder) -> str:
     """Of what tfds has recorded of the prepared data: its name, splits, sizes and features."""
     names = ("dataset_info.json", "features.json")
-    found = [(Path(builder.data_dir) / name).read_bytes() for name in names]
+    paths = [Path(builder.data_dir) / name for name in names]
+    found = [path.read_bytes() for path in paths if path.is_file()]  # old ones lack the features
     return hashlib.sha256(b"".join([builder.info.full_name.encode(), *found])).hexdigest()
 
 
