@@ -1,31 +1,27 @@
 """Checkpoints: the only file that knows orbax.
 
 A checkpoint has two items, each a tree of arrays: `model`, which is all that evaluation reads, and
-`optimizer`, at least half of the bytes. Beside them it holds a record: a checksum of every leaf,
-since a flipped bit restores silently; the shape and dtype of every leaf, since a changed dtype is
-cast silently; and the fingerprint of the input, since a run that sees other batches is another run.
+`optimizer`, at least half of the bytes. Beside them it holds their `record`.
 """
 
 import contextlib
+import functools
 import json
 import logging
 import math
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 
 from oass_jax.errors import DivergedError, UserError, first_line
-from oass_jax.run import processes
-from oass_jax.run.files import write_bytes
+from oass_jax.run import checkpoint_record, processes
 
 Tree = Any
 logger = logging.getLogger(__name__)
-MODEL, OPTIMIZER, RECORD = "model", "optimizer", "record"
+MODEL, OPTIMIZER = "model", "optimizer"
 OLD_STATE = "state"  # the one item of version 0.1
 
 
@@ -72,7 +68,7 @@ class Checkpoints:
                 cleanup_tmp_directories=not read_only,
                 read_only=read_only,
             ),
-            item_names=(MODEL, OPTIMIZER, RECORD),
+            item_names=(MODEL, OPTIMIZER, checkpoint_record.ITEM),
         )
 
     def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
@@ -119,7 +115,7 @@ class Checkpoints:
         # Once for the checks and for orbax, which of replicated arrays would cut and fetch a slice
         # of each leaf from each device.
         items = jax.device_get(items)
-        if bad := processes.from_first(lambda: _not_finite(items) or ""):
+        if bad := processes.from_first(lambda: checkpoint_record.not_finite(items) or ""):
             raise DivergedError(
                 f"the state of step {step} is not finite ({bad}) although its losses are: try "
                 "smaller learning rates"
@@ -137,7 +133,7 @@ class Checkpoints:
                 step,
                 args=ocp.args.Composite(
                     **{name: ocp.args.StandardSave(tree) for name, tree in items.items()},
-                    **{RECORD: ocp.args.JsonSave(_sealed(record))},
+                    **{checkpoint_record.ITEM: ocp.args.JsonSave(checkpoint_record.sealed(record))},
                 ),
                 force=True,
             )
@@ -145,15 +141,14 @@ class Checkpoints:
     def _write_record(self, step: int, record: dict[str, Any]) -> None:
         if jax.process_index() == 0:
             with self._reported():
-                text = json.dumps(_sealed(record))
-                write_bytes(_record_file(self._folder, step), text.encode())
+                checkpoint_record.write(self._folder, step, record)
 
     @staticmethod
     def _checksums(items: dict[str, Tree]) -> dict[str, dict[str, list]]:
         """Of every leaf, in the process that writes the record alone."""
         if jax.process_index():
             return {}
-        return {name: _leaves(tree, checksum=True) for name, tree in items.items()}
+        return {name: checkpoint_record.leaves(tree, checksum=True) for name, tree in items.items()}
 
     def wait(self) -> None:
         """Waits until every save has reached the disk, and reports what went wrong with it.
@@ -193,8 +188,8 @@ class Checkpoints:
         return json.loads(text)
 
     def _record(self, step: int) -> dict[str, Any] | None:
-        """That of a checkpoint as the first process reads it, see `_read_record`."""
-        text = processes.from_first(lambda: json.dumps(_read_record(self._folder, step)))
+        """That of a checkpoint as the first process reads it, see `checkpoint_record.read`."""
+        text = processes.from_first(lambda: json.dumps(checkpoint_record.read(self._folder, step)))
         return json.loads(text)
 
     def saved_shape(self, steps: Sequence[int], path: str) -> tuple[int, ...] | None:
@@ -223,7 +218,7 @@ class Checkpoints:
         return record and record["val_map"]
 
     def _best(self, steps: Sequence[int]) -> int | None:
-        records = {step: _read_record(self._folder, step) for step in steps}
+        records = {step: checkpoint_record.read(self._folder, step) for step in steps}
         maps = {step: r["val_map"] for step, r in records.items() if r and r["val_map"] is not None}
         return max(maps, key=lambda step: (maps[step], step), default=None)
 
@@ -251,9 +246,8 @@ class Checkpoints:
                 logger.warning("checkpoint %d is damaged: its record cannot be read", step)
                 continue
             if fingerprint is not None:
-                _refuse_other_input(record["input"], fingerprint, step)
-            for name, tree in like.items():
-                _refuse_other_network(record["leaves"][name], _leaves(tree), step)
+                checkpoint_record.refuse_other_input(record, fingerprint)
+            checkpoint_record.refuse_other_network(record, like)
             wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
             bad = ""
             try:
@@ -264,7 +258,8 @@ class Checkpoints:
                 logger.warning("checkpoint %d cannot be read: %s", step, bad)
                 continue
             items = {name: restored[name] for name in like}
-            if bad := processes.from_first(lambda: _damage(items, record["leaves"])):  # noqa: B023
+            damage = functools.partial(checkpoint_record.damage, record, items)
+            if bad := processes.from_first(damage):
                 logger.warning("checkpoint %d is %s", step, bad)
                 continue
             if not self._read_only:
@@ -283,79 +278,4 @@ class Checkpoints:
             raise UserError(
                 f"checkpoint {step} in {self._folder} was written by version 0.1, which "
                 "this version does not read: train again in another workdir, or install 0.1"
-            )
-
-
-def _read_record(folder: Path, step: int) -> dict[str, Any] | None:
-    """The record of a checkpoint; None where it is not what was written for this step."""
-    # Not by the manager: it asks for the best one in the middle of a save.
-    try:
-        record = json.loads(_record_file(folder, step).read_text(encoding="utf-8"))
-        checksum = record.pop("checksum")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-    return record if (record.get("step"), checksum) == (step, _checksum(record)) else None
-
-
-def _record_file(folder: Path, step: int) -> Path:
-    return folder / str(step) / RECORD / "metadata"
-
-
-def _sealed(record: dict[str, Any]) -> dict[str, Any]:
-    return record | {"checksum": _checksum(record)}
-
-
-def _checksum(record: dict[str, Any]) -> int:
-    # As JSON gives it back: tuples are lists.
-    return zlib.crc32(json.dumps(record, sort_keys=True).encode())
-
-
-def _leaves(tree: Tree, *, checksum: bool = False) -> dict[str, list]:
-    """Path -> [shape, dtype] of every leaf, and the checksum of its bytes where asked for."""
-
-    def describe(leaf: Any) -> list:
-        entry = [list(leaf.shape), str(leaf.dtype)]
-        return [*entry, zlib.crc32(np.ascontiguousarray(leaf))] if checksum else entry
-
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): describe(leaf) for path, leaf in paths}
-
-
-def _damage(items: dict[str, Tree], saved: dict[str, dict[str, list]]) -> str:
-    """What is wrong with items that were restored; empty for nothing."""
-    if any(_leaves(tree, checksum=True) != saved[name] for name, tree in items.items()):
-        return "damaged: its checksums do not match"
-    bad = _not_finite(items)
-    return f"not finite: {bad}" if bad else ""
-
-
-def _not_finite(tree: Tree) -> str | None:
-    """Path of a leaf with a number that is not finite; None where there is none."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        # On the host, where the leaves are for their checksums; the sum costs no copy.
-        if not np.isfinite(np.asarray(leaf).sum(dtype=np.float64)):
-            return jax.tree_util.keystr(path)
-    return None
-
-
-def _refuse_other_network(saved: dict[str, list], wanted: dict[str, list], step: int) -> None:
-    for path in sorted(saved.keys() | wanted.keys()):
-        was, now = saved.get(path, ["nothing"])[:2], wanted.get(path, ["nothing"])
-        if was != now:
-            raise UserError(
-                f"checkpoint {step} is not of this config: {path} is {was} there and {now} here; "
-                "use the config it was trained with (WORKDIR/config.json) or another workdir"
-            )
-
-
-def _refuse_other_input(saved: dict, wanted: dict, step: int) -> None:
-    # Slots for boxes were recorded once, and decide nothing.
-    for name in sorted((saved.keys() | wanted.keys()) - {"max_boxes"}):
-        if saved.get(name) != wanted.get(name):
-            change = f"{name} was {saved.get(name)!r} and is now {wanted.get(name)!r}"
-            if name == "sources":  # checksums say nothing to people
-                change = "the files of the data set have changed"
-            raise UserError(
-                f"checkpoint {step} was trained on other input: {change}; restore what it was or "
-                "use another workdir"
             )

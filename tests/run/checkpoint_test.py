@@ -9,7 +9,7 @@ import orbax.checkpoint as ocp
 import pytest
 
 from oass_jax.errors import DivergedError, UserError
-from oass_jax.run import checkpoint
+from oass_jax.run import checkpoint_record
 from oass_jax.run.checkpoint import MODEL, OPTIMIZER, Checkpoints
 
 INPUT = {"seed": 0, "batch_size": 4}
@@ -201,7 +201,7 @@ def test_numbers_that_are_not_finite_are_neither_saved_nor_restored(checkpoints,
     ):
         checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_not_finite", lambda tree: None)
+        patched.setattr(checkpoint_record, "not_finite", lambda tree: None)
         checkpoints.save(bad, step=2, fingerprint=INPUT, val_map=None)
     checkpoints.wait()
     assert checkpoints.steps() == [1, 2]
