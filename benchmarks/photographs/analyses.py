@@ -38,14 +38,13 @@ def weights_table(study: Study) -> str:
                 ", ".join(map(str, seeds)),
                 f"{float(run['alpha_p']):.3f}",
                 f"{float(run['alpha_re']):.3f}",
-                *difference_cells(difference)[:1],
-                NONE if difference is None else interval_cell(difference.over_images),
+                *difference_cells(difference)[:3],
                 NONE
                 if difference is None
                 else _mean_correlation(study, row, BASELINE, difference.seeds),
             ]
         )
-    header = ["row", "seeds", "L_p-cl", "L_re", "against `supervised`", "over images"]
+    header = ["row", "seeds", "L_p-cl", "L_re", "against `supervised`", *OVER[:2]]
     return markdown_table([*header, "correlation of the logits"], lines)
 
 
