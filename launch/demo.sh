@@ -16,6 +16,5 @@ if [ $# -gt 0 ] && [[ "$1" != -* ]]; then
 fi
 source "$(dirname "$0")/environment.sh"
 install requirements.txt
-workdir="$(from_caller "$workdir")"
-"$PYTHON" -m oass_jax.main --config=demo --workdir="$workdir" "$@"
-"$PYTHON" -m oass_jax.report --workdir="$workdir"
+(exec_module oass_jax.main --config=demo --workdir="$workdir" "$@")
+(exec_module oass_jax.report --workdir="$workdir")

@@ -6,10 +6,24 @@
 
 caller="$PWD"
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+checkout="$PWD"
 
-# from_caller PATH: what it meant where the script was called
+# from_caller PATH: what it means to a command that was started where the script was
 from_caller() {
-  case "$1" in /*) echo "$1" ;; *) echo "$caller/$1" ;; esac
+  case "$1" in
+    /*) echo "$1" ;;
+    \~/*) echo "$HOME/${1#\~/}" ;;
+    *) echo "$caller/$1" ;;
+  esac
+}
+
+# exec_module MODULE [ARGUMENT ...]: a command of the checkout in place of this shell, in the folder
+# where the script was called, so that paths in its arguments mean what they say
+exec_module() {
+  cd "$caller"
+  # Safe: what else is called oass_jax or numpy in that folder is not imported.
+  export PYTHONSAFEPATH=1 PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
+  exec "$PYTHON" -m "$@"
 }
 
 # is_supported PYTHON
@@ -72,7 +86,7 @@ elif [ -z "${PYTHON:-}" ]; then
       exit 2
     fi
   fi
-  PYTHON=.venv/bin/python
+  PYTHON="$checkout/.venv/bin/python"
 fi
 if ! is_supported "$PYTHON"; then
   echo "error: $PYTHON is not Python 3.11 or newer; name one with PYTHON=/path/to/python" >&2

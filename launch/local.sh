@@ -29,13 +29,12 @@ while [ $# -gt 0 ]; do
   case "$1" in
     -n) number="${2:-}" ;;
     --restarts) restarts="${2:-}" ;;
-    --workdir=*)
-      workdir="$(from_caller "${1#*=}")"
-      words+=("--workdir=$workdir")
-      ;;
     *) words+=("$1") ;;
   esac
-  case "$1" in -n | --restarts) shift ;; esac
+  case "$1" in
+    -n | --restarts) shift ;;
+    --workdir=*) workdir="$(from_caller "${1#*=}")" ;;
+  esac
   [ $# -eq 0 ] || shift
 done
 is_number "$number" || fail "how many processes? -n N, such as -n 2"
@@ -68,9 +67,13 @@ with socket.socket() as s:
   pids=()
   for ((index = 0; index < number; index++)); do
     gpus="$(gpus_of "$index")"
-    env ${gpus:+"JAX_LOCAL_DEVICE_IDS=$gpus"} JAX_COORDINATOR_ADDRESS="127.0.0.1:$port" \
-      JAX_NUM_PROCESSES="$number" JAX_PROCESS_ID="$index" \
-      "$PYTHON" -m oass_jax.main --distributed "${words[@]}" &
+    (
+      trap '' INT # a terminal's goes to the group, and the script passes it on
+      [ -z "$gpus" ] || export JAX_LOCAL_DEVICE_IDS="$gpus"
+      export JAX_COORDINATOR_ADDRESS="127.0.0.1:$port"
+      export JAX_NUM_PROCESSES="$number" JAX_PROCESS_ID="$index"
+      exec_module oass_jax.main --distributed "${words[@]}"
+    ) &
     pids[index]=$!
   done
   [ -z "$stopping" ] || stop_all

@@ -23,8 +23,8 @@ def local(machine):
     script = machine.root / SCRIPT
     script.write_text(script.read_text().replace("end_s=60", "end_s=1"))
 
-    def run(then, *given, **env):
-        return machine.bash(SCRIPT, *(given or ("-n", "2", *WORDS)), THEN=then, **env)
+    def run(then, *given, script=SCRIPT, **env):
+        return machine.bash(script, *(given or ("-n", "2", *WORDS)), THEN=then, **env)
 
     run.machine = machine
     return run
@@ -42,9 +42,20 @@ def test_every_process_gets_the_command_and_its_place(local):
     (address,) = {place[0] for place in places}
     assert address.startswith("127.0.0.1:")
     commands = [words for words in local.machine.calls("python") if "oass_jax.main" in words]
-    given = ["--config.data.path=a  b/c*", "--config=max"]
-    workdir = f"--workdir={local.machine.root}/my run"
-    assert commands == [["-m", "oass_jax.main", "--distributed", *given, workdir]] * 3
+    given = ["--config.data.path=a  b/c*", *WORDS]
+    assert commands == [["-m", "oass_jax.main", "--distributed", *given]] * 3
+
+
+@pytest.mark.parametrize(("workdir", "lies"), [("my run", "."), ("~/my run", "$HOME")])
+def test_paths_are_those_of_the_folder_where_it_is_called(local, tmp_path, workdir, lies):
+    elsewhere = tmp_path / "else where"
+    elsewhere.mkdir()
+    saves = f'mkdir -p "{lies}/my run/checkpoints/$ATTEMPT"; [ $ATTEMPT = 3 ] || exit 75'
+    words = ("-n", "2", "--restarts", "0", "--config=max", f"--workdir={workdir}")
+    # Without its checkpoints no run is started again.
+    done = local(f"pwd; {saves}", *words, script=local.machine.root / SCRIPT, cwd=elsewhere)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines().count(str(elsewhere)) == 6
 
 
 def test_gpus_are_shared_evenly(local):

@@ -52,12 +52,12 @@ class Machine:
         text = path.read_text() if path.exists() else ""
         return [call.split("\0") for call in text.split("\0\n\0")[:-1]]
 
-    def bash(self, *words, **env):
+    def bash(self, *words, cwd=None, **env):
         # A shell may have started pytest with these ignored, which bash would keep.
         command = ["env", "--default-signal=INT,TERM,HUP", "bash", *words]
         return subprocess.run(
             command,
-            cwd=self.root,
+            cwd=cwd or self.root,
             env=self.env | env,
             capture_output=True,
             text=True,
