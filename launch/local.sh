@@ -121,6 +121,8 @@ stop_all() {
 }
 
 install requirements.txt
+# One machine has one cache, see launch/README.md.
+export JAX_COMPILATION_CACHE_DIR="${JAX_COMPILATION_CACHE_DIR-${XDG_CACHE_HOME:-${HOME:-}/.cache}/oass_jax}"
 stopping="" pids=() in_vain=0
 trap stop_all INT TERM HUP
 while true; do

@@ -110,7 +110,9 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     """The network, keypoints, teacher and losses."""
     model = config.model = ml_collections.ConfigDict()
     model.encoder = "resnet50"  # a name of ENCODERS in oass_jax/model/encoders.py
-    model.dtype = "bfloat16"  # of computation: bfloat16 or float32; parameters are float32
+    # Of computation: bfloat16 or float32; parameters are float32. Unless
+    # JAX_DEFAULT_MATMUL_PRECISION=highest is set, GPUs multiply float32 as TF32, TPUs as bfloat16.
+    model.dtype = "bfloat16"
     # Hub name, path of a .safetensors, or the workdir of a run, whose classifier is taken, too, for
     # classes of the same name; '' for none. It has to be of the same encoder: weights of resnet50
     # load into resnet50_v1, too, but were trained with strides in other places.

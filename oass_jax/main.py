@@ -120,7 +120,7 @@ def main(argv: Sequence[str]) -> int:
     """The command. Imports the loop late, so that errors and worker processes do without jax."""
     args = parse(argv)
     libraries.quieten()
-    libraries.keep_compiled_programs()
+    libraries.keep_compiled_programs(is_alone=not args.distributed)
     import jax
 
     from oass_jax.evaluation import evaluate_run

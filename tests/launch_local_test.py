@@ -58,6 +58,16 @@ def test_paths_are_those_of_the_folder_where_it_is_called(local, tmp_path, workd
     assert done.stdout.splitlines().count(str(elsewhere)) == 6
 
 
+def test_all_of_them_share_the_cache_of_compiled_programs(local):
+    def cache(**env):
+        done = local('echo "cache=$JAX_COMPILATION_CACHE_DIR"', **env)
+        return {line for line in done.stdout.splitlines() if line.startswith("cache=")}
+
+    assert cache() == {f"cache={local.machine.root}/home/.cache/oass_jax"}
+    assert cache(XDG_CACHE_HOME="/x") == {"cache=/x/oass_jax"}
+    assert cache(JAX_COMPILATION_CACHE_DIR="") == {"cache="}
+
+
 def test_gpus_are_shared_evenly(local):
     done = local("", CUDA_VISIBLE_DEVICES="4,5,6,7")
     shares = {line.split()[2]: line.split()[3] for line in done.stdout.splitlines()}

@@ -56,15 +56,20 @@ def memory_reported(advice: str) -> Iterator[None]:
         raise UserError(f"the device has too little memory: {advice}") from error
 
 
-def keep_compiled_programs() -> None:
+def keep_compiled_programs(*, is_alone: bool = True) -> None:
     """Lets JAX keep what it compiles in the user's cache folder: the next start takes seconds.
 
     What its own variables or the program around have set comes first; an empty
     JAX_COMPILATION_CACHE_DIR keeps nothing.
+
+    Args:
+      is_alone: this is the only process of its run. Of several the first alone writes programs. On
+        hosts that do not share that folder it would find them at the next start and compile
+        nothing, while XLA lets the others wait for its share of the autotuning of GPU kernels.
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir is not None:
+    if not is_alone or jax.config.jax_compilation_cache_dir is not None:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"))
     if not cache.is_absolute():  # a user of a container may have no home
