@@ -50,13 +50,16 @@ def weights_table(study: Study) -> str:
 
 def heads_table(study: Study) -> str:
     """What class-specific instances add, and what they change in the class maps' own logits."""
-    row, base, csi = "max_csi", "max_csi, base", "max_csi, csi"
+    row = "max_csi"
     if not study.seeds(row):
         return "Not run yet."
-    both = study.of_head(row, "base", name=base).of_head(row, "csi", name=csi)
+    base, csi, both = f"{row}, base", f"{row}, csi", f"{row}, the mean of both"
+    for name, heads in ((base, ("base",)), (csi, ("csi",)), (both, ("base", "csi"))):
+        study = study.of_heads(row, heads, name=name)
     lines = []
-    for one, other in ((base, PRIMARY), (csi, base), (csi, PRIMARY)):
-        difference = both.difference(one, other)
+    compared = ((base, PRIMARY), (csi, base), (csi, PRIMARY), (both, base), (both, PRIMARY))
+    for one, other in compared:
+        difference = study.difference(one, other)
         if difference is not None:
             seeds = ", ".join(map(str, difference.seeds))
             lines.append([f"`{one}`", f"`{other}`", seeds, *difference_cells(difference)[:3]])

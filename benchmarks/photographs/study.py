@@ -104,9 +104,12 @@ class Study:
         runs = {run: self.runs[run[0], seeds[0]] for run in means}
         return dataclasses.replace(self, runs=runs, scores=means, heads={}, ema_scores={})
 
-    def of_head(self, row: str, head: str, *, name: str) -> "Study":
-        """With a further row: the scores of one head of a row."""
-        found = {(name, s): self.heads[row, s][head] for s in self.seeds(row)}
+    def of_heads(self, row: str, heads: Sequence[str], *, name: str) -> "Study":
+        """With a further row: the scores of a head of a row, or the mean of several."""
+        found = {
+            (name, s): np.mean([self.heads[row, s][head] for head in heads], axis=0)
+            for s in self.seeds(row)
+        }
         runs = {run: self.runs[row, run[1]] for run in found}
         return dataclasses.replace(self, runs=self.runs | runs, scores=self.scores | found)
 

@@ -268,17 +268,25 @@ def test_heads_are_compared_with_one_another_and_with_the_row_without(results, t
         np.savez(path, **arrays | {"student/base": logits("supervised", seed)})
     assert call([tmp_path / "runs", f"--out={out}"], command=collect.main).returncode == 0
     found = study.read(out)
-    base, own, both = cells_of(analyses.heads_table(found))
-    assert [line[:3] for line in (base, own, both)] == [
+    base, own, both, mean, mean_both = cells_of(analyses.heads_table(found))
+    assert [line[:3] for line in (base, own, both, mean, mean_both)] == [
         ["`max_csi, base`", "`max`", "0, 1"],
         ["`max_csi, csi`", "`max_csi, base`", "0, 1"],
         ["`max_csi, csi`", "`max`", "0, 1"],
+        ["`max_csi, the mean of both`", "`max_csi, base`", "0, 1"],
+        ["`max_csi, the mean of both`", "`max`", "0, 1"],
     ]
     # Made up: its base is that of `supervised`, its csi that of `max`.
     gain = found.difference("max", "supervised", seeds=(0, 1)).mean
     assert float(base[3]) == pytest.approx(-gain, abs=0.2)
     assert float(own[3]) == pytest.approx(gain, abs=0.2)
     assert float(both[3]) == pytest.approx(0, abs=0.01)
+    means = [np.mean([logits(row, s) for row in ("supervised", "max")], axis=0) for s in (0, 1)]
+    aps = [mean_average_precision(x, found.label).ap for x in means]
+    expected = np.mean(aps - found.ap("supervised")[:2])
+    assert float(mean[3]) == pytest.approx(expected, abs=0.2)
+    assert float(mean_both[3]) == pytest.approx(expected - gain, abs=0.2)
+    assert abs(expected) > 1
 
 
 def test_a_part_of_the_images_and_the_mean_of_seeds_are_studies_of_their_own(results):
