@@ -24,7 +24,7 @@ CHOICES = {
     "eval.competition": ("comp1", "comp2"),
 }
 
-# The least value of a number; 0 where a field is not named.
+# The minimum of a number; 0 where a field is not named.
 MINIMUM = {
     "batch_size": 1,
     "num_microbatches": 1,
@@ -112,6 +112,7 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     model.encoder = "resnet50"  # a name of ENCODERS in oass_jax/model/encoders.py
     # Of computation: bfloat16 or float32; parameters are float32. Unless
     # JAX_DEFAULT_MATMUL_PRECISION=highest is set, GPUs multiply float32 as TF32, TPUs as bfloat16.
+    # GPUs before Ampere (T4, V100) have no arithmetic for bfloat16: take float32 there.
     model.dtype = "bfloat16"
     # Hub name, path of a .safetensors, or the workdir of a run, whose classifier is taken, too, for
     # classes of the same name; '' for none. It has to be of the same encoder: weights of resnet50
@@ -126,12 +127,12 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     # center (PuzzleCAM), max (Eq. 1), random; for each label: cmax, ctopk, ctopk_w, gt_bbox
     keypoint.strategy = "max"
     keypoint.classes = "labelled"  # (*) max merges the maps of the image's labels, or of all
-    keypoint.k = 5  # (*) most local maxima of ctopk and ctopk_w
+    keypoint.k = 5  # (*) maximum number of local maxima of ctopk and ctopk_w
     keypoint.window_cells = 3  # (*) a local maximum is the highest in a square this large; odd
     keypoint.literal_eq = False  # (*) ctopk_w as printed, which divides by k twice
     # (*) cut at the cell's upper left corner; 0.5 at its centre, rounded
     keypoint.offset_cells = 0.0
-    keypoint.margin_cells = 4  # (*) least height and width of a patch
+    keypoint.margin_cells = 4  # (*) minimum height and width of a patch
     keypoint.valid_only = True  # (*) never choose a cell of the padding
 
     teacher = config.teacher = ml_collections.ConfigDict()

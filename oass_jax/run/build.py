@@ -177,11 +177,11 @@ def check_sizes(config: ConfigDict, encoder: nn.Module) -> None:
         if value % multiple:
             near = max(multiple, round(value / multiple) * multiple)
             raise UserError(f"--config.{field}={value} is not a multiple of {multiple}: try {near}")
-    margin, most = config.keypoint.margin_cells, config.augment.image_px // multiple
-    if has_patches(config) and margin > most:
+    margin, max_margin = config.keypoint.margin_cells, config.augment.image_px // multiple
+    if has_patches(config) and margin > max_margin:
         raise UserError(
-            f"--config.keypoint.margin_cells={margin} leaves no cell to cut at: at most {most} fit "
-            f"into {config.augment.image_px} px"
+            f"--config.keypoint.margin_cells={margin} leaves no cell to cut at: at most "
+            f"{max_margin} fit into {config.augment.image_px} px"
         )
 
 

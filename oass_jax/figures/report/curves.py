@@ -183,9 +183,9 @@ def _thinned(values: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
     return steps, np.array([values[step] for step in steps.tolist()])
 
 
-def _evenly(count: int, most: int) -> np.ndarray:
-    """The numbers below `count`, or of more than `most` an even choice with both ends."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(int))
+def _evenly(count: int, max_count: int) -> np.ndarray:
+    """The numbers below `count`, or of more than `max_count` an even choice with both ends."""
+    return np.unique(np.linspace(0, count - 1, min(count, max_count)).round().astype(int))
 
 
 def _at_least(scores: np.ndarray, thresholds: np.ndarray) -> tuple[int, ...]:

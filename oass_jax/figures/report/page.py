@@ -165,10 +165,10 @@ def _details(source: Source, numbers: Numbers) -> list[ClassDetails]:
     return details
 
 
-def _lowest(classes: Sequence[ClassNumbers], most: int) -> list[ClassNumbers]:
-    """Of more classes than `most` those of the lowest average precision, in their own order."""
+def _lowest(classes: Sequence[ClassNumbers], max_count: int) -> list[ClassNumbers]:
+    """Of more than `max_count` classes those of the lowest AP, in their own order."""
     by_ap = sorted(classes, key=lambda each: (not each.ap.is_known, each.ap.value))
-    return sorted(by_ap[:most], key=lambda each: each.index)
+    return sorted(by_ap[:max_count], key=lambda each: each.index)
 
 
 def _by_importance(
