@@ -200,9 +200,11 @@ def _check_sources(builder: SceneBuilder, manual_dir: Path | None) -> None:
         return
     # Not by name: a renamed archive is still the same data. A folder without any is another data
     # set's: a run may be evaluated on images that it was not trained on.
-    given = sorted(builder.sources(manual_dir).values())
-    if given and given != sorted(builder.recorded_sources.values()):
-        made_from = ", ".join(builder.recorded_sources) or "nothing"
+    given, recorded = set(builder.sources(manual_dir).values()), builder.recorded_sources
+    # What was downloaded need not be in the folder.
+    needed = {fingerprint for name, fingerprint in recorded.items() if "://" not in name}
+    if given and not needed <= given <= set(recorded.values()):
+        made_from = ", ".join(recorded) or "nothing"
         raise UserError(
             f"{builder.data_dir} was prepared from other archives ({made_from}) than those in "
             f"{manual_dir}: choose another {sources.flag('data_dir')} or remove the prepared data"

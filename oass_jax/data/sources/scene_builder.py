@@ -47,7 +47,7 @@ class SceneBuilder(tfds.core.GeneratorBasedBuilder, abc.ABC):
 
     @property
     def recorded_sources(self) -> dict[str, str]:
-        """What the prepared data was made from: file name -> fingerprint."""
+        """What the prepared data was made from: file name, or URL if downloaded -> fingerprint."""
         return self.info.metadata["sources"]
 
     def _info(self) -> tfds.core.DatasetInfo:

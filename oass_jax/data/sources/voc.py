@@ -133,7 +133,8 @@ class Voc(SceneBuilder):
     def sources(self, manual_dir: Path) -> dict[str, str]:
         """See the base class: the tars of the year, and the file that defines `train_aug`."""
         tars = voc_devkit.find_tars(manual_dir, year=self._year)
-        return _fingerprints([*tars, *self._train_aug_files(manual_dir)]) if tars else {}
+        files = [*tars, *self._train_aug_files(manual_dir)] if tars else []
+        return {path.name: voc_devkit.file_fingerprint(path) for path in files}
 
     @property
     def _year(self) -> str:
@@ -148,9 +149,11 @@ class Voc(SceneBuilder):
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator]:
         manual_dir = _manual_dir(dl_manager)
+        downloaded: dict[str, Path] = {}
         if manual_dir is None:
             urls = [tar.url for tar in _OFFICIAL_TARS[self._year] if tar.url]
-            tars, train_aug_files = _download(dl_manager, urls), []
+            downloaded = _download(dl_manager, urls)
+            tars, train_aug_files = list(downloaded.values()), []
         else:
             tars = voc_devkit.find_tars(manual_dir, year=self._year)
             if not tars:
@@ -162,14 +165,22 @@ class Voc(SceneBuilder):
             train_aug_files = self._train_aug_files(manual_dir)
         counts = _official_counts(tars, self._year)
         if "main_train" in counts:
-            train_aug_files = train_aug_files or _download(dl_manager, [_SBD_URL])
+            if not train_aug_files:
+                downloaded |= _download(dl_manager, [_SBD_URL])
+                train_aug_files = [downloaded[_SBD_URL]]
             counts["train_aug"] = _TRAIN_AUG_COUNT
 
         devkit = Devkit(tars, year=self._year)
         lists = _split_lists(devkit, self._year, train_aug_files)
         _check_counts(lists, counts)
         _report_missing_masks(devkit, lists, self._year)
-        self.record_sources(_fingerprints([*tars, *train_aug_files]))
+        names = {path: url for url, path in downloaded.items()}
+        self.record_sources(
+            {
+                names.get(path, path.name): voc_devkit.file_fingerprint(path)
+                for path in (*tars, *train_aug_files)
+            }
+        )
         return {
             split: report_progress(
                 self._generate_examples(devkit, ids, split=split), what=split, total=len(ids)
@@ -212,10 +223,6 @@ class Voc(SceneBuilder):
         )
 
 
-def _fingerprints(files: Sequence[Path]) -> dict[str, str]:
-    return {path.name: voc_devkit.file_fingerprint(path) for path in files}
-
-
 def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path | None:
     try:
         return Path(dl_manager.manual_dir)
@@ -223,14 +230,14 @@ def _manual_dir(dl_manager: tfds.download.DownloadManager) -> Path | None:
         return None
 
 
-def _download(dl_manager: tfds.download.DownloadManager, urls: list[str]) -> list[Path]:
+def _download(dl_manager: tfds.download.DownloadManager, urls: list[str]) -> dict[str, Path]:
     print("downloading", *urls, file=sys.stderr, flush=True)
     # tfds has no argument for its ten attempts, which take four minutes without a network; and
     # urllib3 would report each of them.
     downloader.MAX_RETRIES = _MAX_RETRIES
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     try:
-        return [Path(path) for path in dl_manager.download(urls)]
+        return dict(zip(urls, map(Path, dl_manager.download(urls)), strict=True))
     except (OSError, tfds.download.DownloadError) as error:
         raise UserError(
             f"{' and '.join(urls)} could not be downloaded ({type(error).__name__}): fetch it in "

@@ -215,20 +215,39 @@ def test_official_counts_and_checksum_are_verified(official_tar, manual_dir, tmp
     assert len(opened(manual_dir, tmp_path)) == 3
 
 
-def test_without_a_folder_the_official_files_are_downloaded(
-    official_tar, manual_dir, tmp_path, monkeypatch
-):
+@pytest.fixture
+def published(official_tar, manual_dir, tmp_path, monkeypatch):
+    """URL -> file of what is on the network."""
     official_tar()
+    (manual_dir / "train_aug.txt").unlink()
     sbd_archive(tmp_path / "sbd.tgz", train=b"2011_000003\n", val=b"2011_000005\n")
-    published = {"http://nowhere.invalid/x.tar": manual_dir / "x.tar"}
-    published[voc._SBD_URL] = tmp_path / "sbd.tgz"
+    files = {"http://nowhere.invalid/x.tar": manual_dir / "x.tar"}
+    files[voc._SBD_URL] = tmp_path / "sbd.tgz"
     monkeypatch.setattr(
         "tensorflow_datasets.download.DownloadManager.download",
-        lambda self, urls: [published[url] for url in urls],
+        lambda self, urls: [files[url] for url in urls],
     )
+    return files
+
+
+def test_without_a_folder_the_official_files_are_downloaded(published, manual_dir, tmp_path):
     split = opened(None, tmp_path, "train_aug")
     assert len(split) == 3
-    assert split.sources.keys() == {"x.tar", "sbd.tgz"}
+    assert split.sources.keys() == published.keys()
+    # The same tar in a folder is no other source, with SBD beside it or without.
+    opened(manual_dir, tmp_path)
+    (manual_dir / "benchmark.tgz").write_bytes((tmp_path / "sbd.tgz").read_bytes())
+    opened(manual_dir, tmp_path)
+
+
+def test_sbd_is_downloaded_for_an_official_tar_in_a_folder(published, manual_dir, tmp_path):
+    split = opened(manual_dir, tmp_path, "train_aug")
+    assert len(split) == 3
+    assert split.sources.keys() == {"x.tar", voc._SBD_URL}
+    opened(manual_dir, tmp_path)
+    (manual_dir / "train_aug.txt").write_text("2011_000001\n")
+    with pytest.raises(UserError, match="prepared from other archives"):
+        opened(manual_dir, tmp_path)
 
 
 def test_a_failing_download_says_what_to_do(tmp_path, monkeypatch):
