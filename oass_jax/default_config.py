@@ -112,7 +112,6 @@ def _add_method(config: ml_collections.ConfigDict) -> None:
     model.encoder = "resnet50"  # a name of ENCODERS in oass_jax/model/encoders.py
     # Of computation: bfloat16 or float32; parameters are float32. Unless
     # JAX_DEFAULT_MATMUL_PRECISION=highest is set, GPUs multiply float32 as TF32, TPUs as bfloat16.
-    # GPUs before Ampere (T4, V100) have no arithmetic for bfloat16: take float32 there.
     model.dtype = "bfloat16"
     # Hub name, path of a .safetensors, or the workdir of a run, whose classifier is taken, too, for
     # classes of the same name; '' for none. It has to be of the same encoder: weights of resnet50

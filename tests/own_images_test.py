@@ -255,6 +255,7 @@ def test_a_dry_run_tells_the_cost_and_leaves_nothing(images, tmp_path):
     done = call([*given, f"--config.data.path={path}", "--config.eval.batch_size=2"])
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
+    assert any(line.endswith(" x cpu") for line in lines)
     assert lines[-5].startswith("a step: ")
     assert lines[-4].endswith(" for 8 images")
     assert lines[-1].startswith("the run: 120 steps, 60 evaluations: ")

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 HIGHEST = jax.lax.Precision.HIGHEST
+AMPERE = 8  # the first generation of NVIDIA's GPUs that multiplies TF32 and bfloat16
 _MARGIN = 2  # pixels beyond either end of an axis
 
 
@@ -27,11 +28,16 @@ def float32_precision(device: jax.Device) -> jax.lax.PrecisionLike:
     Args:
       device: that computes.
     """
-    # Of other makers it is no number, of other devices there is none.
-    generation, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
-    if generation.isdecimal() and int(generation) >= 8:
+    if (nvidia_generation(device) or 0) >= AMPERE:
         return jax.lax.DotAlgorithmPreset.TF32_TF32_F32_X3
     return HIGHEST
+
+
+def nvidia_generation(device: jax.Device) -> int | None:
+    """First part of the compute capability of an NVIDIA GPU; None for any other device."""
+    # Of other makers it is no number, of other devices there is none.
+    generation, _, _ = str(getattr(device, "compute_capability", "")).partition(".")
+    return int(generation) if generation.isdecimal() else None
 
 
 def resample(

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from oass_jax.data import pipeline
 from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
+from oass_jax.image import geometry
 from oass_jax.method import mcar
 from oass_jax.model import encoders, ssgrl
 from oass_jax.model.network import Network
@@ -198,6 +199,22 @@ def margin_note(config: ConfigDict, stride: int) -> list[str]:
     return [
         f"keypoint.margin_cells={margin} keeps every cut of an image of {cells} cells in the "
         f"middle {cells - 2 * margin + 1}: --config.keypoint.margin_cells=1 follows the objects"
+    ]
+
+
+def dtype_note(config: ConfigDict, device: jax.Device) -> list[str]:
+    """A line where the device has no arithmetic for the dtype of the network.
+
+    Args:
+      config: `model.dtype` is read.
+      device: that computes.
+    """
+    generation = geometry.nvidia_generation(device)
+    if config.model.dtype != "bfloat16" or generation is None or generation >= geometry.AMPERE:
+        return []
+    return [
+        f"{device.device_kind} has no arithmetic for bfloat16 and converts: "
+        "--config.model.dtype=float32 may be faster and rounds less, but takes more memory"
     ]
 
 

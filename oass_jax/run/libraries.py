@@ -20,6 +20,8 @@ def quieten() -> None:
     absl.flags.FLAGS([""])  # grain and orbax have flags there, all at their defaults
     absl.logging.use_absl_handler()
     absl.logging.set_verbosity(absl.logging.FATAL)
+    # It warns of a GPU that is there and cannot be used, before it takes the CPU.
+    logging.getLogger("jax._src.xla_bridge").setLevel(logging.WARNING)
     logging.getLogger("oass_jax").setLevel(logging.WARNING)
     # Of a checkpoint that cannot be read orbax lets fail all other reads, each with a traceback.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)

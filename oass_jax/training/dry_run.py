@@ -73,12 +73,15 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     size_mb = sum(p.stat().st_size for p in folder.checkpoints.rglob("*") if p.is_file()) / 1e6
     kept = config.checkpoint.keep_last + 1
     waits = " (reading is slower than computing)" if input_s > step_s else ""
+    device = mesh.devices.flat[0]
     return [
+        f"{mesh.size} x {device.device_kind}",
         *dict.fromkeys((*notes, *parts.split.notes, *validation.notes)),
+        *build.dtype_note(config, device),
         f"a step: {step_s:.3g} s; reading its {config.batch_size} images: {input_s:.3g} s{waits}",
         f"an evaluation: {duration(eval_s)} for {len(validation):,} images",
         f"a checkpoint: {save_s:.2g} s, {size_mb:,.0f} MB; {kept} are kept at most",
-        f"peak memory: {_peak_memory(mesh.devices.flat[0])}",
+        f"peak memory: {_peak_memory(device)}",
         f"the run: {total:,} steps, {evaluations} evaluations: {duration(run_s)}, and compiling",
     ]
 
@@ -115,7 +118,7 @@ def _save(checkpoints: Checkpoints, items: dict) -> None:
 def _peak_memory(device: jax.Device) -> str:
     stats = device.memory_stats()
     if stats and "peak_bytes_in_use" in stats:
-        return f"{stats['peak_bytes_in_use'] / 1e9:.1f} GB on {device.device_kind}"
+        return f"{stats['peak_bytes_in_use'] / 1e9:.1f} GB of the device"
     # Kilobytes, but bytes on a Mac.
     unit = 1 if sys.platform == "darwin" else 1e3
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

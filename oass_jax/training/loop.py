@@ -163,6 +163,7 @@ def _announce(
     split, evaluated = parts.split, parts.evaluator.split
     notes = [*begun.notes, *dict.fromkeys((*split.notes, *evaluated.notes))]
     notes += build.margin_note(config, parts.network.encoder.stride)
+    notes += build.dtype_note(config, mesh.devices.flat[0])
     notes += folder.write_start(
         step=int(begun.state.step),
         config=config.to_dict(),

@@ -1,5 +1,7 @@
 """The network from the config, and the sizes that go with its encoder."""
 
+import types
+
 import jax.numpy as jnp
 import pytest
 
@@ -75,3 +77,20 @@ def test_a_margin_that_keeps_cuts_in_the_middle_is_noted(fields, note):
     found = build.margin_note(config, 16)
     assert len(found) == len(note)
     assert all(words in line for words, line in zip(note, found, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "is_noted"),
+    [
+        ("7.5", "bfloat16", True),
+        ("7.5", "float32", False),
+        ("8.0", "bfloat16", False),
+        (None, "bfloat16", False),
+    ],
+)
+def test_bfloat16_on_a_gpu_without_it_is_noted(capability, dtype, is_noted):
+    config = default_config.get_config()
+    config.model.dtype = dtype
+    device = types.SimpleNamespace(device_kind="Tesla T4", compute_capability=capability)
+    found = build.dtype_note(config, device)
+    assert [line.partition(" has no ")[0] for line in found] == ["Tesla T4"] * is_noted

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import jax
 import pytest
 
@@ -27,3 +30,16 @@ def test_one_of_several_keeps_nothing_unless_a_folder_is_named(cache):
     jax.config.update("jax_compilation_cache_dir", "/shared")
     libraries.keep_compiled_programs(is_alone=False)
     assert cache() == "/shared"
+
+
+def test_a_gpu_that_cannot_be_used_is_reported():
+    """In a process of its own, whose logging is changed: JAX warns as it falls back to the CPU."""
+    program = (
+        "from oass_jax.run import libraries; libraries.quieten(); import logging\n"
+        "from jax._src import xla_bridge; xla_bridge.logger.warning('no GPU')\n"
+        "logging.getLogger('jax._src.dispatch').warning('nothing')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "no GPU" in done.stderr
+    assert "nothing" not in done.stderr
