@@ -74,7 +74,8 @@ def check_splits(
     lines = [*dict.fromkeys(note for split in splits for note in split.notes)]
     lines += ["", *_split_table(splits, images), "", *_class_table(splits)]
     if twice:
-        lines += ["", f"warning: {len(twice)} images are there twice in one split: {twice[0]}"]
+        lines += ["", f"warning: {len(twice)} images are there twice in one split:"]
+        lines += [f"  {pair}" for pair in twice]
     return Report(lines, problems + leaked)
 
 

@@ -75,7 +75,9 @@ def test_an_image_in_two_splits_is_a_problem_and_twice_in_one_a_warning(folder):
         "d.bmp (labels.csv, line 5) of val is the same image as a.png (labels.csv, line 2) of "
         "train: remove one"
     ]
-    assert any(line.startswith("warning: 1 images are there twice in one split") for line in lines)
+    number = lines.index("warning: 1 images are there twice in one split:")
+    pair = "  c.png (labels.csv, line 4) and b.png (labels.csv, line 3)"
+    assert lines[number + 1 :] == [pair]
 
 
 def test_problems_are_counted_and_all_shown():

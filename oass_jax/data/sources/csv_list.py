@@ -190,7 +190,7 @@ def _read_label_column(
         uses = next(line.where for line in lines if separator in line.cells[column])
         problems = [
             f"{line.where}: {line.cells[column]!r} has another separator than {separator!r}, as in "
-            f"{uses.rpartition(', ')[2]}"
+            f"{uses.rpartition(', ')[2]}: if it is one label, end it with {separator}"
             for line in lines
             if separator not in line.cells[column]
             and any(other in line.cells[column] for other in others)
@@ -200,7 +200,7 @@ def _read_label_column(
     how = f"separated by {separator!r}" if separator else "separated by spaces"
     parts = [
         [part.strip().strip(_QUOTES) for part in text.split(separator)] if text else []
-        for text in texts
+        for text in (text.removesuffix(separator or "") for text in texts)
     ]
     # Labels come again in other company; the words of a name do not.
     num_parts = len({part for labels in parts for part in labels})

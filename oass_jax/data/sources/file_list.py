@@ -152,10 +152,9 @@ def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], lis
     paths, sizes, problems, missing = [], [], [], 0
     first_use: dict[Path, str] = {}
     for image in image_list.images:
-        path = image_dir / image.filename
-        if path.parent not in folders:
-            folders[path.parent] = _Folder(path.parent)
-        found = folders[path.parent].find(path.name)
+        path, found = _find(image_dir / image.filename, folders)
+        if not found and "\\" in image.filename:  # as Windows writes paths
+            path, found = _find(image_dir / image.filename.replace("\\", "/"), folders)
         if len(found) != 1:
             missing += not found
             problems.append(f"{image.where}: {_why_not_one(path, found)}")
@@ -208,6 +207,13 @@ class _Folder:
         return self._sizes[name]
 
 
+def _find(path: Path, folders: dict[Path, _Folder]) -> tuple[Path, list[str]]:
+    """A path, and the files in its folder that it may be; `folders` are those listed so far."""
+    if path.parent not in folders:
+        folders[path.parent] = _Folder(path.parent)
+    return path, folders[path.parent].find(path.name)
+
+
 def _composed(name: str) -> str:
     """A name with ä as one character, which a Mac's files may have as two."""
     return unicodedata.normalize("NFC", name)
@@ -216,8 +222,7 @@ def _composed(name: str) -> str:
 def _why_not_one(path: Path, found: Sequence[str]) -> str:
     if found:
         return f"{path} may be {' or '.join(found)}: add the suffix"
-    hint = ": write its folders with /" if "\\" in path.name else ""
-    return f"there is no image {path}{hint}"
+    return f"there is no image {path}"
 
 
 def _refuse_unknown_classes(image_list: ImageList, class_names: Sequence[str]) -> None:

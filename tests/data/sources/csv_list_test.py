@@ -106,6 +106,22 @@ def test_names_of_several_words_where_something_else_separates(folder):
     }
 
 
+def test_a_separator_at_the_end_makes_one_label_of_any_text(folder):
+    split = opened(folder, 'image,labels\na.png,pot|pan\nb.png,"pan, large|"\n')
+    assert table(split) == {"a.png": ["pan", "pot"], "b.png": ["pan, large"]}
+    assert not any("empty label" in note for note in split.notes)
+
+
+def test_paths_may_be_those_of_windows(folder):
+    (folder / "img").mkdir()
+    (folder / "c.png").rename(folder / "img" / "c.png")
+    (folder / "d.png").rename(folder / "img\\d.png")
+    text = "image,labels\nimg\\c.png,cat\nimg\\d.png,dog\n"
+    split = opened(folder, text)
+    assert table(split) == {"img\\c.png": ["cat"], "img\\d.png": ["dog"]}
+    assert [record["image"].name for record in split.source] == ["c.png", "img\\d.png"]
+
+
 @pytest.mark.parametrize(
     ("text", "classes"),
     [
@@ -192,7 +208,7 @@ MISTAKES = {
     "quote inside": ('image,labels\na.png,"cat"x\n', r"line 2: ',' expected after '\"'"),
     "separators": (
         "image,labels\na.png,cat|dog\nb.png,cat;dog\n",
-        r"line 3: 'cat;dog' has another",
+        r"line 3: 'cat;dog' has another .*: if it is one label, end it with \|",
     ),
     "not 0 or 1": ("image,cat,dog\na.png,1,0\nb.png,2,1\n", r"line 3: '2' in the column 'cat' is"),
     "empty cell": ("image,cat,dog\na.png,1,\nb.png,0,1\n", r"line 2: '' in the column 'dog' is"),
@@ -211,7 +227,7 @@ MISTAKES = {
     "twice by stem": ("image,labels\na.png,cat\na,dog\n", r"line 3: a is listed twice, see labels"),
     "backslash": (
         "image,labels\na.png,cat\nimg\\b.png,dog\n",
-        r"line 3: there is no image .*b\.png: write its folders with /",
+        r"line 3: there is no image .*/img/b\.png",
     ),
     "line break": (
         'image,"cat\nfish",dog\na.png,1,0\nb.png,0,1\n',
