@@ -6,6 +6,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from oass_jax import main
 from oass_jax.run.restore import open_run, transfer
@@ -209,6 +210,16 @@ def test_a_run_may_start_from_another(images, trained, tmp_path):
     done = call(words(images, f"--workdir={tmp_path}/third", *wrong))
     assert done.returncode == 2
     assert "has the encoder resnet_tiny, this one resnet18" in done.stderr
+
+
+def test_weights_of_another_encoder_are_an_error(images, trained, tmp_path):
+    with mesh_of(1):
+        encoder = open_run(Workdir(trained[0], writes=False)).model["params"]["encoder"]
+    path = tmp_path / "weights.safetensors"
+    save_file({"bn1.bias": np.asarray(encoder["bn1"]["bias"])}, path)
+    done = call(words(images, f"--workdir={tmp_path}/run", f"--config.model.pretrained={path}"))
+    assert done.returncode == 2
+    assert "holds bn1 of the encoder resnet_tiny only in part (loaded 1 (bn1); " in done.stderr
 
 
 def test_a_run_of_other_classes_gives_its_encoder(trained):

@@ -37,10 +37,14 @@ class Report(NamedTuple):
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
 
+    def torn(self) -> str:
+        """The parts of the encoder that were found in part: the file is of another encoder's."""
+        return ", ".join(sorted(_parts(self.loaded) & _parts(self.missing)))
+
     def summary(self) -> str:
         """One line for the log, with names shortened to their first part."""
         return "; ".join(
-            f"{label} {len(names)}" + (f" ({_parts(names)})" if names else "")
+            f"{label} {len(names)}" + (f" ({_listed(names)})" if names else "")
             for label, names in zip(("loaded", "missing", "left over"), self, strict=True)
         )
 
@@ -95,7 +99,7 @@ def load_pretrained(
     if not report.loaded:
         raise UserError(
             f"{path} has no array with a name of the encoder's such as {report.missing[0]}; "
-            f"it has {_parts(report.left_over) or 'none at all'}."
+            f"it has {_listed(report.left_over) or 'none at all'}."
         )
     return unflatten_dict(flat), report
 
@@ -153,5 +157,9 @@ def _download(repository: str) -> Path:
         ) from error
 
 
-def _parts(names: tuple[str, ...]) -> str:
-    return ", ".join(sorted({name.partition(".")[0] for name in names}))
+def _listed(names: tuple[str, ...]) -> str:
+    return ", ".join(sorted(_parts(names)))
+
+
+def _parts(names: tuple[str, ...]) -> set[str]:
+    return {name.partition(".")[0] for name in names}

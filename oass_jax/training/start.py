@@ -163,6 +163,12 @@ def _first_variables(
         variables, report = pretrained.load_pretrained(
             config.model.pretrained, variables, network.encoder
         )
+        if torn := report.torn():
+            raise UserError(
+                f"{config.model.pretrained} holds {torn} of the encoder {config.model.encoder} "
+                f"only in part ({report.summary()}): it is of another encoder; set model.encoder "
+                "and model.pretrained to two that go together"
+            )
         notes.append(report.summary())
     return variables, notes
 

@@ -112,6 +112,16 @@ def test_a_part_of_the_network_loads_and_the_rest_is_named(variables, write):
     assert sum(new[key] is not old[key] for key in old) == 2
 
 
+@pytest.mark.parametrize(
+    ("sizes", "torn"),
+    [((1, 2, 1, 1), ""), ((1, 3, 1, 1), "layer2"), ((2, 2, 1, 3), "layer1, layer4")],
+)
+def test_weights_of_a_shallower_encoder_are_found_out(sizes, torn):
+    encoder = ResNet(stage_sizes=sizes, width=4, dtype=jnp.float32)
+    _, report = load_pretrained(FIXTURE, zeros_of(encoder), encoder)
+    assert report.torn() == torn
+
+
 def test_float16_becomes_float32(variables, write):
     bias = np.array([0.5, -1, 2, 3], np.float16)
     loaded, _ = load_pretrained(write({"bn1.bias": bias}), variables)
