@@ -11,6 +11,7 @@ import numpy as np
 
 from oass_jax.errors import UserError
 from oass_jax.run import workdir
+from oass_jax.run.files import read_json
 from oass_jax.run.workdir import Workdir
 
 BEST_F1 = "best_f1"
@@ -37,10 +38,12 @@ class Decision(NamedTuple):
     Attributes:
       threshold: float64 `[C]`.
       source: where the thresholds come from, for people.
+      step: of the network whose scores they are of; None where they are of none.
     """
 
     threshold: np.ndarray
     source: str
+    step: int | None = None
 
 
 def parse(rule: str | float) -> Rule:
@@ -77,10 +80,11 @@ def decide(rule: Rule, folder: Workdir, evaluation: Path, class_names: Sequence[
       class_names: C names.
 
     Raises:
-      UserError: a precision is wanted and the run has not been evaluated.
+      UserError: a precision is wanted and the run has not been evaluated, or otherwise than it
+        predicts.
     """
     if rule.name == PRECISION:
-        return _for_precision(rule.number, evaluation, class_names)
+        return _for_precision(rule.number, folder, evaluation, class_names)
     source = f"{rule.number:g} for every class"
     if rule.name == BEST_F1:
         from oass_jax.evaluation import thresholds
@@ -91,7 +95,9 @@ def decide(rule: Rule, folder: Workdir, evaluation: Path, class_names: Sequence[
     return Decision(np.full(len(class_names), rule.number), source)
 
 
-def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) -> Decision:
+def _for_precision(
+    wanted: float, folder: Workdir, evaluation: Path, class_names: Sequence[str]
+) -> Decision:
     from oass_jax.evaluation import scores, thresholds
 
     try:
@@ -102,9 +108,19 @@ def _for_precision(wanted: float, evaluation: Path, class_names: Sequence[str]) 
         ) from error
     if found.class_name != tuple(class_names):
         raise UserError(f"{found.path} is of other classes: evaluate with --mode=eval first")
+    summary, fields = read_json(evaluation / workdir.SUMMARY), folder.fields()
+    for field in (f"eval.{name}" for name in workdir.SETTINGS):
+        was = summary.get(field.removeprefix("eval."))
+        if field in fields and was != fields[field]:
+            raise UserError(
+                f"{evaluation} was evaluated with {field}={was}, and the run predicts with "
+                f"{fields[field]}: evaluate with --mode=eval first"
+            )
     source = f"{evaluation.name}, {len(found.image)} images"
     chosen = thresholds.for_precision(found.prediction, found.label, wanted, source=source)
     below = chosen.precision < 100 * wanted * (1 - 1e-9)  # rounding; False where it is NaN
     missed = ", ".join(name for name, is_below in zip(class_names, below, strict=True) if is_below)
     note = f"; no threshold has it for {missed}" if missed else ""
-    return Decision(chosen.probability, f"{chosen.rule} on {chosen.source}{note}")
+    return Decision(
+        chosen.probability, f"{chosen.rule} on {chosen.source}{note}", step=summary.get("step")
+    )

@@ -33,7 +33,9 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
         for note in split.notes:
             console.say(note)
         with Watchdog(config.distributed.timeout_s) as watchdog:
-            evaluation, _ = evaluator(run.model, run.step, stops_fn=watchdog.beat)
+            evaluation, _ = evaluator(
+                run.model, run.step, checkpoint=config.eval.checkpoint, stops_fn=watchdog.beat
+            )
     finally:
         console.close()
     score_files.write(folder, evaluation)

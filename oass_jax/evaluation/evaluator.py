@@ -27,9 +27,6 @@ from oass_jax.run.files import read_json
 from oass_jax.run.state import networks
 from oass_jax.run.workdir import Workdir
 
-# Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
-SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
-
 
 class Evaluator:
     """Evaluates a model on the split that `config.eval` names.
@@ -62,6 +59,7 @@ class Evaluator:
         model: dict[str, Any],
         step: int,
         *,
+        checkpoint: str = "last",
         stops_fn: Callable[[], bool] = lambda: False,
     ) -> tuple[Evaluation, dict[str, float]]:
         """Predicts the split with the student and, where there is one, the EMA encoder.
@@ -69,6 +67,7 @@ class Evaluator:
         Args:
           model: `TrainState.model`.
           step: its step.
+          checkpoint: which one it is, 'best' or 'last'.
           stops_fn: asked before each batch, by every process, whether to leave.
 
         Returns:
@@ -93,7 +92,7 @@ class Evaluator:
             for name, scores in chosen.items()
         }
         result = by_weights.pop(config.weights)
-        evaluation = self._evaluation(predictions, chosen[config.weights], result, step)
+        evaluation = self._evaluation(predictions, chosen[config.weights], result, step, checkpoint)
         metrics = {"val/map": result.map, "val/map_voc": result.map_voc}
         metrics |= {f"val/map_{name}": other.map for name, other in by_weights.items()}
         aps = zip(self.split.class_names, result.ap, strict=True)
@@ -118,6 +117,7 @@ class Evaluator:
         prediction: np.ndarray,
         result: MeanAveragePrecision,
         step: int,
+        checkpoint: str,
     ) -> Evaluation:
         """What there is to write of the `[N, C]` logits that count, `prediction`."""
         config, class_names = self._config.eval, self.split.class_names
@@ -134,7 +134,7 @@ class Evaluator:
             "dataset": self.split.name,
             "split": config.split,
             "step": step,
-            "checkpoint": config.checkpoint,
+            "checkpoint": checkpoint,
             "command": workdir.command(),
         } | about_list(self._config, self.split)
         return Evaluation(
@@ -155,13 +155,14 @@ class Evaluator:
             thresholds=class_thresholds,
             thresholds_of=thresholds_of,
             keeps_thresholds=thresholds_of is None and self._predicts_as_the_run(),
-            summary=summary | about | {name: config[name] for name in SETTINGS},
+            summary=summary | about | {name: config[name] for name in workdir.SETTINGS},
         )
 
     def _predicts_as_the_run(self) -> bool:
         """Whether nothing is set otherwise than where the thresholds of the run will be used."""
         fields = self._folder.fields()
-        own = {f"eval.{name}": self._config.eval[name] for name in (*SETTINGS, "checkpoint")}
+        names = (*workdir.SETTINGS, "checkpoint")
+        own = {f"eval.{name}": self._config.eval[name] for name in names}
         as_json = json.loads(json.dumps(own))  # tuples are lists there
         return all(fields.get(name) == value for name, value in as_json.items())
 

@@ -206,6 +206,11 @@ def load(
         batch_size = 1 if on_cpu else config.eval.batch_size
     with libraries.quiet():
         run = open_run(folder, config=config)
+    if decided.step not in (None, run.step):
+        raise UserError(
+            f"{validation} was evaluated at step {decided.step}, and the run predicts with the "
+            f"network of step {run.step}: evaluate with --mode=eval first"
+        )
     return Predictor(folder.root, run, decided, batch_size=batch_size)
 
 

@@ -26,7 +26,6 @@ WITHOUT_EFFECT = frozenset(
         "eval.split",
         "eval.batch_size",
         "eval.every_epochs",
-        "eval.checkpoint",
         "eval.competition",
         "eval.num_pictures",
         "teacher.chunk_pairs",

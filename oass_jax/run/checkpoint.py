@@ -106,7 +106,7 @@ class Checkpoints:
           UserError: it cannot be written.
         """
         has_map = val_map is not None and not math.isnan(val_map)
-        if step in self._manager.all_steps():
+        if step in self.steps():
             record = self._record(step)
             if record and record.get("evaluation_due") and not evaluation_due:
                 made_up_for = {"val_map": val_map if has_map else None, "evaluation_due": False}

@@ -32,6 +32,8 @@ SERVER_ARCHIVE = "results.tgz"
 THRESHOLDS = "thresholds.csv"
 PICTURES = "pictures"  # a folder, with an index of its files
 PICTURES_INDEX = "index.json"
+# Of `config.eval`: what makes the numbers what they are, and so belongs beside them.
+SETTINGS = ("weights", "logits", "difficult", "image_px", "scales", "flip")
 # Prefix of the file by which processes check that they share the workdir.
 SHARED = ".shared-"
 

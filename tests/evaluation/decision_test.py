@@ -1,5 +1,7 @@
 """From which probability on a class is a label."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -80,4 +82,16 @@ def test_a_precision_needs_an_evaluation_of_the_same_classes(folder):
         decide("precision=0.9", folder)
     write_scores(folder, ("dog", "cat"))
     with pytest.raises(UserError, match="other classes"):
+        decide("precision=0.9", folder)
+
+
+def test_a_precision_is_not_taken_of_scores_that_were_made_otherwise(folder):
+    write_scores(folder)
+    folder.config.write_text(json.dumps({"eval": {"weights": "student", "scales": [1.0]}}))
+    summary = folder.root / "voc-2012_val" / "summary.json"
+    summary.write_text(json.dumps({"weights": "student", "scales": [1.0], "step": 7}))
+    assert decide("precision=0.9", folder).step == 7
+    summary.write_text(json.dumps({"weights": "ema", "scales": [1.0], "step": 7}))
+    sentence = "was evaluated with eval.weights=ema, and the run predicts with student: evaluate"
+    with pytest.raises(UserError, match=sentence):
         decide("precision=0.9", folder)

@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import json
 import shutil
 
 import jax
@@ -79,6 +80,18 @@ def test_the_config_of_the_run_says_how_to_predict(run_with, scenes):
     assert done.returncode == 0, done.stderr
     results = oass_jax.load(folder, batch_size=5)(sorted(scenes.iterdir()))
     assert_as_evaluated(results, folder)
+
+
+def test_a_precision_is_taken_of_the_network_that_predicts(run_with):
+    folder = run_with()
+    decided = oass_jax.load(folder, threshold="precision=0.5").decision
+    assert decided.source.startswith("precision >= 0.5 on digit_scenes_val[:48], 48 images")
+    summary = folder / EVALUATION / "summary.json"
+    made = json.loads(summary.read_text())
+    summary.write_text(json.dumps(made | {"step": made["step"] - 1}))
+    sentence = f"at step {made['step'] - 1}, and the run predicts with the network of step "
+    with pytest.raises(UserError, match=sentence):
+        oass_jax.load(folder, threshold="precision=0.5")
 
 
 def test_several_devices_share_a_batch(finished_run, scenes):

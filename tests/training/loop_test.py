@@ -387,7 +387,7 @@ def test_a_folder_in_the_place_of_a_file_is_reported(digits, six_steps, tmp_path
 
 def test_an_evaluation_that_was_left_is_made_up_for(six_steps, digits, tmp_path, monkeypatch):
     """Stopped within the evaluation of step 3; the end is that of a whole run."""
-    given = words(digits, tmp_path)
+    given = words(digits, tmp_path, "--config.eval.checkpoint=best")
     read = evaluator.read_batches
 
     def read_and_stop(*args):
@@ -406,3 +406,6 @@ def test_an_evaluation_that_was_left_is_made_up_for(six_steps, digits, tmp_path,
     assert without_rates(tmp_path) == without_rates(six_steps[0])
     assert leaves(tmp_path, STEPS) == leaves(six_steps[0], STEPS)
     assert complete_checkpoints(tmp_path) == complete_checkpoints(six_steps[0])
+    # Whichever checkpoint others are to take, a training evaluates its last.
+    summary = json.loads((tmp_path / EVALUATION / "summary.json").read_text())
+    assert (summary["step"], summary["checkpoint"]) == (STEPS, "last")

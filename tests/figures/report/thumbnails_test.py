@@ -1,5 +1,6 @@
 import base64
 import io
+import json
 import shutil
 
 import numpy as np
@@ -98,8 +99,10 @@ def test_without_its_config_there_are_none(run):
     assert "does not say where they are" in note
 
 
-def test_nothing_is_prepared_or_downloaded(run, tmp_path, monkeypatch):
-    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "tfds"))
+def test_nothing_is_prepared_or_downloaded(run, tmp_path):
+    config = json.loads(run.folder.config.read_text())
+    config["data"]["data_dir"] = str(tmp_path / "tfds")
+    run.folder.config.write_text(json.dumps(config))
     run.summary.update(dataset="voc/2012")
     found, (note,) = read(run, [1])
     assert found == {}
