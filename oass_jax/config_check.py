@@ -103,8 +103,19 @@ def _check_paths(fields: Mapping[str, Any]) -> None:
         path = Path(fields[name]).expanduser()
         may_be_a_name = (
             (name == "model.pretrained" and path.suffix != ".safetensors")
-            or (name == "data.path" and fields["data.dataset"] == "tfds")
+            or (name == "data.path" and has_name_of_tfds(fields))
             or "{split}" in str(path)
         )
         if str(path) != "." and not may_be_a_name and not path.exists():
             raise UserError(f"{PREFIX}{name}={path} does not exist: {nearest_path(path)}")
+
+
+def has_name_of_tfds(fields: Mapping[str, Any]) -> bool:
+    """Whether `data.path` is the name of a prepared tfds data set, and no path.
+
+    Args:
+      fields: `a.b` -> value of every field.
+    """
+    path = Path(fields["data.path"]).expanduser()
+    is_file = path.is_file() or (path / "dataset_info.json").is_file()
+    return "tfds" in (fields["data.dataset"], fields["eval.dataset"]) and not is_file

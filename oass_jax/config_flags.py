@@ -15,7 +15,7 @@ from ml_collections.config_flags import DEFINE_config_dict
 
 from oass_jax import config_file
 from oass_jax.command_line import PREFIX
-from oass_jax.config_check import check_config
+from oass_jax.config_check import check_config, has_name_of_tfds
 from oass_jax.config_file import flatten
 from oass_jax.default_config import OF_HOST
 from oass_jax.errors import UserError, nearest
@@ -77,13 +77,11 @@ def to_evaluate(workdir: Path, word: str | None, overrides: Sequence[str]) -> Co
 
 def _make_absolute(config: ConfigDict) -> None:
     """Names where the data is so that the run finds it from any folder."""
+    fields = flatten(config.to_dict())
     for name in ("data_dir", "manual_dir", "path", "image_dir"):
-        path = os.path.abspath(os.path.expanduser(config.data[name]))
-        # Of a prepared tfds data set `path` is its name.
-        is_of_tfds = name == "path" and "tfds" in (config.data.dataset, config.eval.dataset)
-        is_name = is_of_tfds and not os.path.exists(os.path.join(path, "dataset_info.json"))
+        is_name = name == "path" and has_name_of_tfds(fields)
         if config.data[name] and not is_name:
-            config.data[name] = path
+            config.data[name] = os.path.abspath(os.path.expanduser(config.data[name]))
 
 
 def _config_of_run(workdir: Path) -> ConfigDict:

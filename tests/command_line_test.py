@@ -439,6 +439,22 @@ def test_the_command_line_of_the_training_evaluates(run):
     assert run("--config=max", "--config.model.csi=True").model.csi
 
 
+def test_an_evaluation_may_name_a_data_set_of_tfds(run):
+    named = ["--config.eval.dataset=tfds", "--config.data.path=oxford/pets:1.0"]
+    assert run(*named).data.path == "oxford/pets:1.0"
+
+
+def test_an_evaluation_of_a_run_on_tfds_may_take_a_list(tmp_path, monkeypatch):
+    (tmp_path / "labels.csv").touch()
+    monkeypatch.chdir(tmp_path)
+    named = [f"--config.{part}.dataset=tfds" for part in ("data", "eval")]
+    config = main.parse(["--config=own", W, *named, "--config.data.path=oxford/pets:1.0"]).config
+    (tmp_path / "config.json").write_text(json.dumps(config.to_dict()))
+    words = ["--config.eval.dataset=csv", "--config.data.path=labels.csv"]
+    config = main.parse([f"--workdir={tmp_path}", "--mode=eval", *words]).config
+    assert config.data.path == str(tmp_path / "labels.csv")
+
+
 def test_an_evaluation_needs_no_weights_to_start_from(tmp_path):
     weights = tmp_path / "weights.safetensors"
     weights.touch()
