@@ -6,17 +6,14 @@ A folder of workdirs is searched two levels down. The tables say what is missing
 run shows the paper's figure alone.
 """
 
-import csv
-import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from oass_jax import command_line
 from oass_jax.figures import markdown, paper, table
 from oass_jax.figures.runs import find, read_all
-from oass_jax.run.files import write_files
+from oass_jax.run.files import csv_text, write_files
 
 FLAGS = {
     "--eval": ("voc-2012_val", "evaluation Tables 1 and 3 are made of"),
@@ -104,17 +101,13 @@ def create_files(
         for of_paper in paper.TABLES
         for name in [chosen["--test" if of_paper.number == 2 else "--eval"]]
     ]
+    tables += table.create_others(chosen["--eval"], groups[chosen["--eval"]])
     notes += table.in_no_table(runs, chosen.values())
     # Both evaluations may have given the same note.
     files = {"tables.md": markdown.render(tables, dict.fromkeys(notes))}
-    files |= {f"table{one.paper.number}.csv": _csv(markdown.table_rows(one)) for one in tables}
-    return files | {"runs.csv": _csv(markdown.run_rows(runs, groups))}
-
-
-def _csv(rows: list[list[Any]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    rows = {f"table{one.paper.number or '_others'}": markdown.table_rows(one) for one in tables}
+    rows["runs"] = markdown.run_rows(runs, groups)
+    return files | {f"{name}.csv": csv_text(header, body) for name, (header, *body) in rows.items()}
 
 
 if __name__ == "__main__":

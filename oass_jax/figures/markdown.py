@@ -56,11 +56,12 @@ def _markdown_table(table: Table) -> str:
 def _caption(table: Table) -> str:
     counts = sorted({line.group.num_images for line in table.lines if line.group})
     images = " or ".join(f"{count:,}" for count in counts)
-    text = f"**Table {table.paper.number}.** {table.paper.title}: `{table.evaluation}`, "
+    name = "Others" if table.paper.number is None else f"Table {table.paper.number}"
+    text = f"**{name}.** {table.paper.title}: `{table.evaluation}`, "
     text += f"{images} images." if counts else "no finished run of these rows was evaluated on it."
     if table.paper.evaluation.endswith("_test") and table.evaluation != table.paper.evaluation:
         text += f" The labels of {table.paper.split} are not public, so the runs are on another."
-    if any(line.group and not line.comparable for line in table.lines):
+    if any(line.group and line.row.map and not line.comparable for line in table.lines):
         text += (
             f" The paper's figures are of {table.paper.split}, {table.paper.num_images:,} images: "
             "they stand here for reference and are not comparable."
@@ -108,7 +109,7 @@ def difference_to_paper(line: Line) -> float | None:
 
 
 def table_rows(table: Table) -> list[list[Any]]:
-    """A table as rows of CSV, the header first; an empty cell is a number there is none of."""
+    """A table as rows of CSV, the header first; None is a number there is none of."""
     header = ["row", "method", "architecture", "evaluation", "images", "seeds", "map_mean"]
     header += ["map_std", f"paper_{table.paper.evaluation}", "difference"]
     for name in table.paper.baselines:
@@ -122,11 +123,12 @@ def table_rows(table: Table) -> list[list[Any]]:
             group.num_images if group else "",
             " ".join(map(str, group.maps if group else ())),
         ]
-        cells += [_number(x) for x in (mean_and_std(maps) if maps else (None, None))]
-        cells += [_number(line.row.map), _number(difference_to_paper(line))]
+        cells += mean_and_std(maps) if maps else (None, None)
+        cells += [line.row.map, difference_to_paper(line)]
         for paired in line.compared.values():
-            numbers = (paired.mean, paired.low, paired.high) if paired else (None,) * 3
-            cells += [paired.num_seeds if paired else "", *map(_number, numbers)]
+            cells += (
+                [paired.num_seeds, paired.mean, paired.low, paired.high] if paired else [None] * 4
+            )
         rows.append([*cells, group.differs if group else ""])
     return rows
 
@@ -141,23 +143,19 @@ def run_rows(
       groups: evaluation -> row -> its groups.
 
     Returns:
-      `counts` is 1 for what is in a table; 0 for a run the paper has no row for, one that was run
-      again, and one without a number.
+      `counts` is 1 for what is in a table; 0 for a run that was made again, and one without a
+        number.
     """
     header = ["workdir", "row", "seed", "evaluation", "images", "step", "map", "map_voc"]
     rows = [[*header, "counts", "differs"]]
     for run in runs:
-        row = paper.row_of(run.fields)
+        row = paper.method_of(run.fields)
         for evaluation, by_row in groups.items():
             summary = run.evaluations.get(evaluation)
             if summary is None:
                 continue
             own = [group for group in by_row.get(row, ()) if run in group.runs.values()]
-            cells = [str(run.folder), row or "", run.seed, evaluation, summary["num_images"]]
-            cells += [summary["step"], _number(summary["map"]), _number(summary["map_voc"])]
+            cells = [str(run.folder), row, run.seed, evaluation, summary["num_images"]]
+            cells += [summary[name] for name in ("step", "map", "map_voc")]
             rows.append([*cells, len(own), own[0].differs if own else ""])
     return rows
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4f}"

@@ -7,6 +7,7 @@ from typing import Any
 
 from oass_jax import config_file
 from oass_jax.figures.runs import nearest_config, settings
+from oass_jax.run import model_card
 
 DEMO = "demo:"  # before the name of a row: the same method on the demo's data
 # The encoders of the paper; the tiny one stands in for ResNet-50 where a run is on the demo's data.
@@ -32,10 +33,10 @@ class Row:
 
 @dataclass(frozen=True)
 class PaperTable:
-    """A table of the paper.
+    """A table of the paper, or of methods that it does not have.
 
     Attributes:
-      number: the paper's.
+      number: the paper's; None where it has no such table.
       title: what it shows.
       split: what the paper's figures are of, in words.
       evaluation: the same as `DATASET_SPLIT` of a workdir.
@@ -44,7 +45,7 @@ class PaperTable:
       baselines: rows others are compared with; `without_csi` is the same row without CSI.
     """
 
-    number: int
+    number: int | None
     title: str
     split: str
     evaluation: str
@@ -107,6 +108,15 @@ TABLES = (
         baselines=("puzzlecam", "supervised", "without_csi"),
     ),
 )
+OTHERS = PaperTable(
+    number=None,
+    title="What the paper has no row for",
+    split="VOC2012 val",
+    evaluation="voc-2012_val",
+    num_images=1_449,
+    rows=(),  # those that were run
+    baselines=("puzzlecam", "supervised", "max"),
+)
 ROWS = tuple(dict.fromkeys(row.name for table in TABLES for row in table.rows))
 
 
@@ -135,11 +145,16 @@ def row_of(fields: Mapping[str, Any]) -> str | None:
     return name and name.removeprefix(DEMO)
 
 
+def method_of(fields: Mapping[str, Any]) -> str:
+    """The row a run belongs to; of one that the paper has no row for its method in words."""
+    return row_of(fields) or model_card.method(fields)
+
+
 def baseline_row(name: str, baseline: str) -> str | None:
     """The row that a row is compared with.
 
     Args:
-      name: one of `ROWS`.
+      name: of a row.
       baseline: one of a table's `baselines`.
 
     Returns:

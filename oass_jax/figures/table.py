@@ -1,7 +1,7 @@
 """Finished runs -> the paper's tables beside the paper's figures, as Markdown and CSV."""
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from oass_jax.errors import UserError, nearest
@@ -12,6 +12,7 @@ from oass_jax.figures.statistic import Paired, paired_difference
 HEADINGS = {
     "puzzlecam": "vs PuzzleCAM",
     "supervised": "vs Supervised",
+    "max": "vs Max",
     "without_csi": "w/ vs w/o CSI",
 }
 # What runs have in common, and the runs by seed.
@@ -23,12 +24,12 @@ class Group:
     """Runs of one row that differ in the seed alone.
 
     Attributes:
-      row: one of `paper.ROWS`.
+      row: one of `paper.ROWS`, or a method in words.
       settings: what they have in common.
       runs: seed -> run, in the order of the seeds.
       maps: seed -> mAP in percent.
-      differs: what is otherwise than in the row's config, and on how many images if not as many
-        as the row's first group; empty where nothing is.
+      differs: what is otherwise than in the row's config, or where there is none than in the
+        row's first group, and on how many images if not as many as that; empty where nothing is.
     """
 
     row: str
@@ -119,8 +120,8 @@ def group_runs(runs: Iterable[Run], evaluation: str) -> tuple[dict[str, list[Gro
     gathered: dict[str, list[Gathered]] = {}
     notes = []
     for run in sorted(runs, key=lambda run: run.ended):
-        row, summary = paper.row_of(run.fields), run.evaluations.get(evaluation)
-        if row is None or summary is None:
+        row, summary = paper.method_of(run.fields), run.evaluations.get(evaluation)
+        if summary is None:
             continue
         if summary["map"] is None:
             notes.append(f"{run.folder} is omitted from {evaluation}: no class has positives")
@@ -149,9 +150,10 @@ def _create_groups(row: str, evaluation: str, gathered: list[Gathered]) -> list[
     for own, by_seed in sorted(gathered, key=order):
         runs = dict(sorted(by_seed.items()))
         maps = {seed: run.evaluations[evaluation]["map"] for seed, run in runs.items()}
-        config = paper.configs()[paper.config_of(next(iter(runs.values())).fields)]
+        first = groups[0].settings if groups else own
+        config = paper.configs().get(paper.config_of(next(iter(runs.values())).fields), first)
         # No config has the number of images of a split.
-        num_images = (groups[0].settings if groups else own).get("eval.num_images")
+        num_images = first.get("eval.num_images")
         differs = ", ".join(differences(own, config | {"eval.num_images": num_images}))
         groups.append(Group(row, own, runs, maps, differs))
     return groups
@@ -196,6 +198,20 @@ def create_table(
     return Table(of_paper, evaluation, lines)
 
 
+def create_others(evaluation: str, groups: Mapping[str, list[Group]]) -> list[Table]:
+    """A table of the methods that the paper has no row for; none where none was run.
+
+    Args:
+      evaluation: `DATASET_SPLIT` the groups are of.
+      groups: row -> its groups.
+    """
+    names = sorted(groups.keys() - set(paper.ROWS))
+    rows = tuple(paper.Row(name, name, None) for name in names)
+    if not rows:
+        return []
+    return [create_table(replace(paper.OTHERS, rows=rows), evaluation, groups)]
+
+
 def _compare(
     group: Group, baseline: str | None, groups: Mapping[str, list[Group]]
 ) -> Paired | None:
@@ -217,11 +233,9 @@ def in_no_table(runs: Iterable[Run], evaluations: Collection[str]) -> list[str]:
     Returns:
       A sentence for each.
     """
-    notes = []
-    for run in runs:
-        if paper.row_of(run.fields) is None:
-            notes.append(f"{run.folder} is in no table: the paper has no such row")
-        elif not run.evaluations.keys() & set(evaluations):
-            words = " or ".join(evaluations)
-            notes.append(f"{run.folder} is in no table: it was not evaluated on {words}")
-    return notes
+    words = " or ".join(evaluations)
+    return [
+        f"{run.folder} is in no table: it was not evaluated on {words}"
+        for run in runs
+        if not run.evaluations.keys() & set(evaluations)
+    ]

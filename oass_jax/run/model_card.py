@@ -29,10 +29,19 @@ def write(folder: Workdir, *, title: str) -> None:
 
 
 def title(fields: Mapping[str, Any]) -> str:
-    """A run in one line: encoder, data and what makes its method.
+    """A run in one line: encoder, data and method.
 
     Args:
       fields: `a.b` -> value of a config; what an older one lacks is off.
+    """
+    return f"{fields.get('model.encoder')} on {fields.get('data.dataset')}, {method(fields)}"
+
+
+def method(fields: Mapping[str, Any]) -> str:
+    """What makes the method of a run, in words.
+
+    Args:
+      fields: as of `title`.
     """
     mode = fields.get("teacher.mode", "none")
     has_patches = fields.get("loss.alpha_p") or fields.get("loss.alpha_re")
@@ -45,8 +54,7 @@ def title(fields: Mapping[str, Any]) -> str:
         "SSGRL's graph": fields.get("model.graph"),
         f"{fields.get('regions.count')} regions of MCAR": fields.get("regions.count"),
     }
-    method = ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
-    return f"{fields.get('model.encoder')} on {fields.get('data.dataset')}, {method}"
+    return ", ".join(part for part, is_used in used.items() if is_used) or "supervised"
 
 
 def _headline(name: str, summary: dict[str, Any]) -> str:
