@@ -54,7 +54,8 @@ def test_commands_of_the_documentation_are_understood():
     lines = [line for line in re.findall(r"^    (.*)$", text, re.MULTILINE) if "--config=" in line]
     assert len(lines) >= 3
     for line in lines:
-        assert main.parse(shlex.split(line[line.index("--config=") :], comments=True)).workdir
+        words = line[line.index("--config=") :].replace("$config", "max").replace("$seed", "0")
+        assert main.parse(shlex.split(words, comments=True)).workdir
 
 
 # Slurm.

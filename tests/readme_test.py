@@ -18,7 +18,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # In the order of reading; those of `docs/results.md` are about runs of hours.
 DOCUMENTS = ("README.md", "docs/own_images.md", "docs/voc.md", "docs/runs.md", "docs/code.md")
-SCRIPTS = ("bash", "oass", "pip", "python", "source")
+SCRIPTS = ("bash", "hf", "oass", "pip", "python", "source")
 
 # The interpreter: before the environment is active it is called python3.
 PYTHON = """#!/usr/bin/env bash
@@ -43,6 +43,12 @@ case "$*" in
   "install jax"* | "install gradio"*) ;;
   "install .") ln -s "$STAND_IN/oass" "$VIRTUAL_ENV/bin" ;;
   *) echo "tests/readme_test.py has no way to run: pip $*" >&2; exit 64 ;;
+esac
+"""
+HF = """#!/usr/bin/env bash
+case "$*" in
+  "download timm/resnet"*".tv_in1k model.safetensors") ;;
+  *) echo "tests/readme_test.py has no way to run: hf $*" >&2; exit 64 ;;
 esac
 """
 OASS = """#!/usr/bin/env bash
@@ -140,7 +146,9 @@ def env(tmp_path):
     system.mkdir()
     shutil.copy(stand_in / "python", system / "python3")
     (system / "python").write_text("#!/bin/sh\necho 'No module named absl' >&2; exit 1\n")
-    (system / "python").chmod(0o755)
+    (system / "hf").write_text(HF)
+    for name in ("python", "hf"):
+        (system / name).chmod(0o755)
     return {
         "PATH": f"{system}:{os.environ['PATH']}",
         "HOME": str(tmp_path),
@@ -181,6 +189,7 @@ def test_the_commands_of_the_readme_work_as_typed(checkout, env):
         ("oass unknown", "has no way to run"),
         ("python -m benchmarks.step", "has no way to run"),
         ("pip install something", "has no way to run"),
+        ("hf download something", "has no way to run"),
         ("bash launch/unknown.sh", "No such file"),
         ("python -m oass_jax.main --config=maxx --workdir=w", "did you mean max?"),
     ],

@@ -1,15 +1,18 @@
 """The encoders there are, by name; reading the names needs no jax.
 
 An encoder is a `flax.linen` module that maps normalised images [B, H, W, 3] to features
-[B, h, w, D], called as `encoder(images, train=...)`. H and W are multiples of `2 * stride`: the
-patches of an image are encoded at half its sides, and those are whole cells, too. It offers
+[B, h, w, D], called as `encoder(images, train=...)`. It is initialised at one size and applied at
+others: images and evaluation scales of whole cells, and patches of half an image's sides, which is
+therefore a multiple of `2 * stride`. So no parameter has a shape that depends on H and W: a table
+of positions keeps its size and is interpolated. Images are normalised by ImageNet's mean and
+standard deviation. There are no random keys: no dropout. It offers
 
     stride: pixels a cell, in both directions: h = H / stride
     num_features: D
     foreign_name(path): optional; the name that a file of pretrained weights has for the variable at
       `path` below the encoder, such as ('conv1', 'kernel'). Without it no such file can be loaded.
 
-Any normalisation will do; only batch normalisation brings the collection 'batch_stats'.
+Any normalisation layer will do; only batch normalisation brings the collection 'batch_stats'.
 
 A new encoder is a file beside this one and an entry in `ENCODERS`: a class or function that takes
 `dtype`, of the computation and the features, and `remat`, to compute activations twice instead of
