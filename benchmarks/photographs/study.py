@@ -129,10 +129,9 @@ class Study:
         return bootstrap.draw_weights(len(self.label), NUM_DRAWS)
 
     @functools.cache  # noqa: B019, a study lives as long as the program
-    def drawn_ap(self, row: str, seed: int, *, ema: bool = False) -> np.ndarray:
+    def drawn_ap(self, row: str, seed: int) -> np.ndarray:
         """Average precision `[R, C]` of a run in every draw of the images."""
-        scores = (self.ema_scores if ema else self.scores)[row, seed]
-        return bootstrap.average_precision(scores, self.label, self._weights)
+        return bootstrap.average_precision(self.scores[row, seed], self.label, self._weights)
 
     def difference(
         self,
@@ -141,7 +140,6 @@ class Study:
         *,
         seeds: Collection[int] | None = None,
         classes: Collection[str] | None = None,
-        ema: tuple[bool, bool] = (False, False),
     ) -> Difference | None:
         """Compares the mAP of two rows.
 
@@ -150,27 +148,25 @@ class Study:
           other: with which.
           seeds: of both; None for all.
           classes: the mean is over; None for all.
-          ema: whether each is that of the EMA encoder.
 
         Returns:
           None where they have no seed in common.
         """
         names = self.class_names if classes is None else classes
         columns = [self.class_names.index(name) for name in names]
-        both = tuple(zip((row, other), ema, strict=True))
         seeds = [
             seed
             for seed in self.seeds(row)
             if (seeds is None or seed in seeds)
-            and all((name, seed) in (self.ema_scores if e else self.scores) for name, e in both)
+            and all((name, seed) in self.scores for name in (row, other))
         ]
         if not seeds:
             return None
-        maps = [{seed: self._map(name, seed, columns, ema=e) for seed in seeds} for name, e in both]
+        maps = [{seed: self._map(name, seed, columns) for seed in seeds} for name in (row, other)]
         # [S, R], of the same draws.
         one, two = (
-            np.stack([mean(self.drawn_ap(name, seed, ema=e)[:, columns]) for seed in seeds])
-            for name, e in both
+            np.stack([mean(self.drawn_ap(name, seed)[:, columns]) for seed in seeds])
+            for name in (row, other)
         )
         gain = one - two
         paired = paired_difference(*maps)
@@ -182,9 +178,8 @@ class Study:
             over_both=None if len(seeds) == 1 else bootstrap.interval(_resample_seeds(gain)),
         )
 
-    def _map(self, row: str, seed: int, columns: list[int], *, ema: bool) -> float:
-        scores = (self.ema_scores if ema else self.scores)[row, seed]
-        return float(mean(mean_average_precision(scores, self.label).ap[columns]))
+    def _map(self, row: str, seed: int, columns: list[int]) -> float:
+        return float(mean(mean_average_precision(self.scores[row, seed], self.label).ap[columns]))
 
 
 def read(results: Path) -> Study:

@@ -171,17 +171,11 @@ def decode_mask(data: bytes, *, name: str, orientation: int) -> np.ndarray:
     """
     try:
         image = _open(data)
-        pixels = np.asarray(image)
+        pixels = np.asarray(_turn(image, orientation))
     except _DECODE_ERRORS as error:
         raise _undecodable(name, error) from error
     if image.mode not in ("P", "L"):
         raise UserError(f"{name} is an image of mode {image.mode}; a mask is one of P or L")
-    if orientation >= 5:
-        pixels = pixels.T
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
     return pixels
 
 
@@ -233,7 +227,11 @@ def _orientation(image: Image.Image) -> int:
 def _upright(image: Image.Image) -> Image.Image:
     # Its reader of TIFF turns them itself as it loads, and then says so.
     image.load()
-    turn = _TURNS.get(_orientation(image))
+    return _turn(image, _orientation(image))
+
+
+def _turn(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
     return image if turn is None else image.transpose(turn)
 
 

@@ -2,7 +2,6 @@
 
 from ml_collections import ConfigDict
 
-from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
@@ -41,7 +40,7 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     score_files.write(folder, evaluation)
     pictures = Pictures(config, folder, run.network, run.mesh, split)
     pictures(run.model, evaluation)
-    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
+    model_card.write(folder)
     if folder.writes:
         target = folder.evaluation(evaluation.dataset, evaluation.split)
         print(score_files.result_table(evaluation.summary, target), flush=True)
@@ -62,7 +61,7 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     evaluator = CamEvaluator(config, folder, split, run.network, run.mesh)
     with Watchdog(config.distributed.timeout_s) as watchdog:
         summary = evaluator(run.model, run.step, stops_fn=watchdog.beat)
-    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
+    model_card.write(folder)
     if folder.writes:
         target = folder.cams(summary["dataset"], summary["split"])
         print(cam_files.result_table(summary, target), flush=True)

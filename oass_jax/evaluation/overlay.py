@@ -3,6 +3,7 @@
 import functools
 import math
 
+import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -17,21 +18,7 @@ _FINDINGS = {
     "false": ((213, 94, 0), "white"),
     "predicted": (_DARK, "white"),
 }
-# Matplotlib's `inferno` at nine even steps: its lightness rises steadily, so that it is read
-# without colour vision, too.
-_COLOURS = np.array(
-    [
-        (0, 0, 4),
-        (31, 12, 72),
-        (85, 15, 109),
-        (136, 34, 106),
-        (186, 54, 85),
-        (227, 89, 51),
-        (249, 140, 10),
-        (249, 201, 50),
-        (252, 255, 164),
-    ]
-)
+_COLOURS = "inferno"  # its lightness rises steadily: read without colour vision, too
 
 
 def enlarge(image: Image.Image) -> Image.Image:
@@ -61,8 +48,7 @@ def blend(image: Image.Image, class_map: np.ndarray, *, probability: float) -> I
     """
     value = np.maximum(class_map, 0.0)
     value = value / max(float(value.max()), 1e-12)
-    steps = np.linspace(0, 1, len(_COLOURS))
-    colours = np.stack([np.interp(value, steps, channel) for channel in _COLOURS.T], axis=-1)
+    colours = 255 * matplotlib.colormaps[_COLOURS](value)[..., :3]
     opacity = (_MAX_OPACITY * math.sqrt(probability) * value)[..., None]
     gray = np.asarray(image.convert("L").convert("RGB"))
     blended = (1 - opacity) * gray + opacity * colours
@@ -128,8 +114,6 @@ def add_title(
 @functools.cache
 def _font(size_px: int) -> ImageFont.FreeTypeFont:
     # PIL's own has the letters of English only.
-    import matplotlib
-
     return ImageFont.truetype(f"{matplotlib.get_data_path()}/fonts/ttf/DejaVuSans.ttf", size_px)
 
 

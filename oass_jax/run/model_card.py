@@ -6,13 +6,8 @@ from typing import Any
 from oass_jax.run.workdir import Workdir, command, read_summary
 
 
-def write(folder: Workdir, *, title: str) -> None:
-    """Writes the model card.
-
-    Args:
-      folder: the workdir.
-      title: one line.
-    """
+def write(folder: Workdir) -> None:
+    """Writes the model card of a workdir."""
     summaries = {name: read_summary(path) for name, path in folder.summaries().items()}
     results = [
         _headline(name, summary)
@@ -21,7 +16,7 @@ def write(folder: Workdir, *, title: str) -> None:
     ]
     starts = folder.starts()
     text = _README.format(
-        title=title,
+        title=title(folder.fields()),
         results="\n".join(results) or "Not evaluated yet.",
         command=starts[-1].get("command", command()) if starts else command(),
     )

@@ -26,7 +26,8 @@ from oass_jax.run.workdir import Workdir
 from oass_jax.training import start
 from oass_jax.training.build import Schedule, chance_loss
 from oass_jax.training.metric_writer import MetricWriter
-from oass_jax.training.monitor import Monitor, StopRequest
+from oass_jax.training.monitor import Monitor
+from oass_jax.training.stop import StopRequest
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -125,7 +126,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
             )
             raise DivergedError(f"{error}; {last}") from None
     folder.write_end()
-    model_card.write(folder, title=model_card.title(flatten(config.to_dict())))
+    model_card.write(folder)
     _print_result(config, folder)
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from oass_jax.run import processes
 from oass_jax.run.watchdog import Watchdog
-from oass_jax.training.monitor import StopRequest
+from oass_jax.training.stop import StopRequest
 
 
 @pytest.fixture

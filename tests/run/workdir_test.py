@@ -110,13 +110,13 @@ def test_starts_that_come_to_nothing_are_told(tmp_path):
 
 
 def test_a_readme_gathers_every_evaluation(tmp_path):
-    model_card.write(Workdir(tmp_path), title="t")
+    model_card.write(Workdir(tmp_path))
     assert "Not evaluated yet." in (tmp_path / "README.md").read_text()
     summary = {"map": 91.5, "map_voc": 92.0, "num_images": 3, "weights": "ema", "step": 2, "ap": {}}
     folder = Workdir(tmp_path)
     path = folder.evaluation("voc/2012", "val") / "summary.json"
     folder.write_json(path, summary | {"image_px": 448})
-    model_card.write(Workdir(tmp_path), title="t")
+    model_card.write(Workdir(tmp_path))
     text = (tmp_path / "README.md").read_text()
     assert "voc-2012_val: mAP 91.50, 92.00 by VOC's formula, over 3 images at 448 px" in text
 
@@ -188,7 +188,7 @@ def test_a_damaged_file_does_not_stop_a_start(tmp_path, data):
         path.write_bytes(data)
     start(tmp_path, step=0)
     folder.write_end()
-    model_card.write(folder, title="t")
+    model_card.write(folder)
     assert json.loads(folder.config.read_text()) == json.loads(json.dumps(CONFIG))
     (begun,) = json.loads(folder.env.read_text())["starts"]
     assert begun["end"]
@@ -209,7 +209,7 @@ def test_a_process_that_does_not_write_leaves_nothing(tmp_path):
         == []
     )
     folder.write_end()
-    model_card.write(folder, title="t")
+    model_card.write(folder)
     folder.write_csv(folder.evaluation("voc/2012", "val") / "per_class.csv", ["a"], [[1]])
     assert list(tmp_path.rglob("*")) == [folder.root]
 

@@ -1,4 +1,4 @@
-"""Signals; what a monitor writes is in `metric_writer_test`."""
+"""Signals: the first asks to save and stop, a second stops at once."""
 
 import os
 import queue
@@ -7,7 +7,7 @@ import signal
 import pytest
 
 from oass_jax.errors import StoppedError
-from oass_jax.training.monitor import StopRequest
+from oass_jax.training.stop import StopRequest
 
 
 @pytest.fixture(params=[signal.SIGTERM, signal.SIGINT])
