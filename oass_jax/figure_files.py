@@ -4,7 +4,6 @@ What a figure needs is imported when it is drawn: Figs. 2 and 6 do without jax.
 """
 
 import argparse
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from oass_jax import command_line
-from oass_jax.errors import UserError, nearest
+from oass_jax.errors import UserError
 
 if TYPE_CHECKING:
     from oass_jax.evaluation.labelled_image import LabelledImage
@@ -44,28 +43,26 @@ def draw_object_shift(args: argparse.Namespace) -> Files:
 
 def draw_per_class_gain(args: argparse.Namespace) -> Files:
     """Needs two evaluated runs and boxes of the data."""
-    from oass_jax import config_file
-    from oass_jax.run import workdir
+    from oass_jax.figures import source
     from oass_jax.run.files import csv_text
     from oass_jax.run.workdir import Workdir
 
-    run, baseline = Workdir(args.workdir), Workdir(args.baseline)
-    evaluation = args.eval
-    if not evaluation:
-        fields = config_file.from_json(run.config).eval
-        evaluation = workdir.evaluation_name(fields.dataset, fields.split)
-    paths = [_scores(folder, evaluation) for folder in (run, baseline)]
-    shift, source = _measure_shift(args, run)
-    from oass_jax.evaluation import scores
+    folders = [Workdir(args.workdir), Workdir(args.baseline)]
+    evaluation = source.choose_evaluation(folders, args.eval)
+    names = source.short_names(folders)
+    run, baseline = (
+        source.read(folder, evaluation, name=name)
+        for folder, name in zip(folders, names, strict=True)
+    )
+    shift, boxes_of = _measure_shift(args, folders[0])
     from oass_jax.figures import per_class_gain, plots, style
 
-    gain = per_class_gain.measure(*map(scores.read, paths), shift)
+    gain = per_class_gain.measure(run, baseline, shift)
     for name, value, low, high, num_classes in gain.correlations:
         print(
             f"{name} {value:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}, {num_classes} classes"
         )
-    names = _short_names(args.workdir, args.baseline)
-    title = f"{names[0]} against {names[1]}, {evaluation}; boxes of {source}"
+    title = f"{names[0]} against {names[1]}, {evaluation}; boxes of {boxes_of}"
     files = style.render(plots.draw_per_class_gain, gain, title=title)
     tables = {
         "": csv_text(per_class_gain.HEADER, gain.rows()),
@@ -110,8 +107,9 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
     """Each image with the class, of its labels where known, that both runs find most probable."""
     models = _open_runs(args.baseline, args.workdir)
     from oass_jax.evaluation import labelled_image
-    from oass_jax.figures import image_plots, style
+    from oass_jax.figures import image_plots, source, style
     from oass_jax.run.files import csv_text
+    from oass_jax.run.workdir import Workdir
 
     common = [name for name in models[1].class_names if name in models[0].class_names]
     if not common:
@@ -120,7 +118,7 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
     images = images or labelled_image.evenly_spaced(
         labelled_image.open_evaluated(models[1]), NUM_IMAGES
     )
-    run_names = _short_names(args.baseline, args.workdir)
+    run_names = source.short_names([Workdir(args.baseline), Workdir(args.workdir)])
     columns = []
     for known in images:
         results = [model(known.image) for model in models]
@@ -202,28 +200,3 @@ def _open_runs(*folders: Path) -> list["Predictor"]:
     from oass_jax.evaluation import predictor
 
     return [predictor.load(folder, batch_size=1) for folder in folders]
-
-
-def _short_names(*folders: Path) -> list[str]:
-    """Workdirs by what tells them apart."""
-    absolute = [os.path.abspath(folder) for folder in folders]
-    common = os.path.commonpath([os.path.dirname(path) for path in absolute])
-    return [os.path.relpath(path, common) for path in absolute]
-
-
-def _scores(run: "Workdir", evaluation: str) -> Path:
-    """The scores of an evaluation.
-
-    Raises:
-      UserError: there is no run, or no such evaluation.
-    """
-    from oass_jax.run import workdir
-
-    run.read_classes()
-    path = run.root / "eval" / evaluation / workdir.SCORES
-    if not path.is_file():
-        known = [path.parent.name for path in run.root.glob(f"eval/*/{workdir.SCORES}")]
-        raise UserError(
-            f"{run.root} was not evaluated on {evaluation}: {nearest(evaluation, known)}"
-        )
-    return path

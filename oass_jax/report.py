@@ -13,7 +13,7 @@ from pathlib import Path
 
 from oass_jax import command_line
 from oass_jax.errors import UserError
-from oass_jax.figures.report import source
+from oass_jax.figures import source
 from oass_jax.run.files import write_bytes
 from oass_jax.run.workdir import Workdir
 
@@ -68,6 +68,8 @@ def write_report(
     folders = [Workdir(root) for root in roots]
     chosen = source.choose_evaluation(folders, evaluation)
     names = source.short_names(folders)
+    if len(set(names)) < len(names):
+        raise UserError(f"{folders[0].root} is named twice: compare a run with another one")
     sources = [
         source.read(folder, chosen, name=name) for folder, name in zip(folders, names, strict=True)
     ]

@@ -124,8 +124,8 @@ def test_figure_6_compares_two_evaluations(finished_run, baseline, tmp_path):
         (["2", "--out=o", "--dataset=vocc/2012"], "did you mean voc/2012?"),
         (["4", "--workdir=no", "--image=x", "--out=o"], "no holds no run"),
         (["4", "--workdir={}", "--image=x.png", "--out=o"], "x.png is neither a file nor an image"),
-        (["6", "--workdir={}", "--baseline={}", "--out=o", "--eval=x"], "was not evaluated on x"),
-        (["6", "--workdir={}", "--baseline=no", "--out=o"], "no holds no run"),
+        (["6", "--workdir={}", "--baseline={}", "--out=o", "--eval=x"], "has no evaluation x"),
+        (["6", "--workdir={}", "--baseline=no", "--out=o"], "no is no folder"),
     ],
 )
 def test_an_error_is_one_line_and_exit_status_2(finished_run, words, message):

@@ -8,7 +8,7 @@ from PIL import Image
 
 from oass_jax import config_file
 from oass_jax.evaluation import average_precision, score_files, thresholds
-from oass_jax.figures.report.source import Source
+from oass_jax.figures.source import Source
 from oass_jax.run.workdir import Workdir, evaluation_name
 
 

@@ -100,7 +100,7 @@ def collect(run: runs.Run, out: Path) -> dict[str, Any]:
     """
     row = _row(run)
     folder, target = Workdir(run.folder), out / "photographs"
-    with np.load(folder.root / "eval" / EVALUATION / workdir.SCORES) as arrays:
+    with np.load(folder.evaluation_named(EVALUATION) / workdir.SCORES) as arrays:
         scores = {name: x.astype(np.float16) for name, x in arrays.items() if "/" in name}
         about = {name: arrays[name] for name in ("image", "class_name", "label")}
     _write_labels(target / "labels.npz", about, run.folder)

@@ -11,8 +11,8 @@ import numpy as np
 from oass_jax.errors import UserError
 from oass_jax.evaluation import bootstrap
 from oass_jax.evaluation.average_precision import mean_average_precision
-from oass_jax.evaluation.scores import Scores
 from oass_jax.figures.object_shift import ObjectShift
+from oass_jax.figures.source import Source, aligned
 
 NUM_DRAWS = 1000
 HEADER = ("class", "ap", "ap_baseline", "gain", "gain_low", "gain_high", "variance_px2")
@@ -69,29 +69,28 @@ class PerClassGain:
         return [[name, *row] for name, row in zip(self.class_names, numbers, strict=True)]
 
 
-def measure(scores: Scores, baseline: Scores, shift: ObjectShift) -> PerClassGain:
+def measure(run: Source, baseline: Source, shift: ObjectShift) -> PerClassGain:
     """Compares two runs on the same images.
 
     The interval of a gain is over images, drawn for both runs alike; that of a correlation is over
     classes.
 
     Args:
-      scores: of the run.
-      baseline: of what it is compared with.
+      run: its evaluation.
+      baseline: that of the run it is compared with.
       shift: of the objects; classes are matched by name.
 
     Raises:
       UserError: the two are of other images, classes or labels; or fewer than three classes have a
         gain and a variance.
     """
-    _check_same(scores, baseline)
-    both = (scores, baseline)
-    ap, baseline_ap = (mean_average_precision(each.prediction, each.label).ap for each in both)
-    weights = bootstrap.draw_weights(len(scores.image), NUM_DRAWS)
+    both = (run, aligned(run, baseline))
+    ap, baseline_ap = (mean_average_precision(each.logits, each.label).ap for each in both)
+    weights = bootstrap.draw_weights(len(run.images), NUM_DRAWS)
     drawn, baseline_drawn = (
-        bootstrap.average_precision(each.prediction, each.label, weights) for each in both
+        bootstrap.average_precision(each.logits, each.label, weights) for each in both
     )
-    class_names = scores.class_name
+    class_names = run.class_names
     known = dict(zip(shift.class_names, shift.variance.tolist(), strict=True))
     variance = np.array([known.get(name, np.nan) for name in class_names])
     return PerClassGain(
@@ -142,12 +141,3 @@ def _value(correlation_fn: Callable[..., Any], one: np.ndarray, other: np.ndarra
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values that are nearly equal
         return float(correlation_fn(one, other).statistic)
-
-
-def _check_same(scores: Scores, baseline: Scores) -> None:
-    for name, what in (("class_name", "classes"), ("image", "images"), ("label", "labels")):
-        if not np.array_equal(getattr(scores, name), getattr(baseline, name)):
-            raise UserError(
-                f"{scores.path} and {baseline.path} are of other {what}: evaluate both runs on the "
-                "same split, in the same way"
-            )

@@ -93,7 +93,11 @@ class Workdir:
 
     def evaluation(self, dataset: str, split: str) -> Path:
         """`eval/DATASET_SPLIT`, see `evaluation_name`."""
-        return self.root / "eval" / evaluation_name(dataset, split)
+        return self.evaluation_named(evaluation_name(dataset, split))
+
+    def evaluation_named(self, name: str) -> Path:
+        """`eval/NAME`, of a name from `evaluation_name`."""
+        return self.root / "eval" / name
 
     def cams(self, dataset: str, split: str) -> Path:
         """`cams/DATASET_SPLIT`, named like the folder of an evaluation."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from oass_jax.evaluation.average_precision import rank
 from oass_jax.evaluation.precision_recall import predicted, probability
-from oass_jax.figures.report.source import Source
+from oass_jax.figures.source import Source
 from oass_jax.run.workdir import Workdir
 
 _CURVE_POINTS = 64

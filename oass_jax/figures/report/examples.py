@@ -6,7 +6,7 @@ import numpy as np
 import scipy.special
 
 from oass_jax.evaluation.precision_recall import probability
-from oass_jax.figures.report.source import Source
+from oass_jax.figures.source import Source
 
 PER_GROUP = 4
 NUM_CHECKED = 40

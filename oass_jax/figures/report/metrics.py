@@ -6,10 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from oass_jax.errors import UserError
 from oass_jax.evaluation import bootstrap, precision_recall, score_files
 from oass_jax.evaluation.average_precision import mean
-from oass_jax.figures.report.source import Source
+from oass_jax.figures.source import Source
 
 # Draws x images x classes that are computed in about a second.
 _WORK = 500_000_000
@@ -152,33 +151,6 @@ def measure(source: Source, weights: np.ndarray) -> Numbers:
         ),
         map_drawn=map_drawn,
         ap_drawn=ap_drawn,
-    )
-
-
-def aligned(first: Source, other: Source) -> Source:
-    """Brings the images of an evaluation into the order of another.
-
-    Raises:
-      UserError: they are of other images, classes or labels.
-    """
-    both = f"{first.folder.root} and {other.folder.root}"
-    if first.class_names != other.class_names:
-        raise UserError(f"{both} have other classes: only runs of the same classes are compared")
-    position = {name: n for n, name in enumerate(other.images)}
-    if of_one := sorted(set(first.images) ^ set(position)):
-        raise UserError(
-            f"{both} were evaluated on other images: {len(of_one)} are in one of them only, "
-            f"such as {of_one[0]}; evaluate both on the same split with --mode=eval"
-        )
-    order = [position[name] for name in first.images]
-    label = other.label[order]
-    if (label != first.label).any():
-        raise UserError(
-            f"{both} were evaluated with other labels: evaluate both with the same data and "
-            "--config.eval.difficult"
-        )
-    return Source(
-        **{**vars(other), "images": first.images, "label": label, "logits": other.logits[order]}
     )
 
 

@@ -18,8 +18,8 @@ from oass_jax.figures.report.chart import Chart
 from oass_jax.figures.report.curves import Steps
 from oass_jax.figures.report.examples import Disagreement, OfClass
 from oass_jax.figures.report.metrics import ClassNumbers, Estimate, Gain, Numbers
-from oass_jax.figures.report.source import Source
 from oass_jax.figures.report.thumbnails import Thumbnail
+from oass_jax.figures.source import Source, aligned
 from oass_jax.run import model_card
 
 MAX_BYTES = 3_000_000
@@ -79,7 +79,7 @@ def render(sources: Sequence[Source]) -> str:
       UserError: they are of other images, classes or labels.
     """
     first = sources[0]
-    sources = [first, *(metrics.aligned(first, other) for other in sources[1:])]
+    sources = [first, *(aligned(first, other) for other in sources[1:])]
     num_draws = metrics.num_draws(*first.label.shape)
     weights = bootstrap.draw_weights(len(first.images), num_draws)
     numbers = [metrics.measure(source, weights) for source in sources]

@@ -10,7 +10,7 @@ from oass_jax.data.example import Split
 from oass_jax.data.image_file import read_shrunk
 from oass_jax.data.sources import Location
 from oass_jax.errors import UserError
-from oass_jax.figures.report.source import Source
+from oass_jax.figures.source import Source
 from oass_jax.run.files import read_json
 
 MAX_IMAGES = 500

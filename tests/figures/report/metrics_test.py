@@ -3,11 +3,11 @@ import math
 import numpy as np
 import pytest
 
-from oass_jax.errors import UserError
 from oass_jax.evaluation import bootstrap
-from oass_jax.figures.report import metrics, source
+from oass_jax.figures import source
+from oass_jax.figures.report import metrics
 from oass_jax.run.workdir import Workdir
-from tests.reports import names, write_run
+from tests.reports import write_run
 
 # Ranked 1, 0, 1, 0 in the first class: AP (1 + 2/3) / 2; in the second all positives are first.
 LABEL = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], np.int8)
@@ -70,29 +70,3 @@ def test_the_difference_is_that_of_the_same_draws(tmp_path):
     # No draw can make the other worse, as that of two independent draws could.
     assert gains[0].difference.low >= 0
     assert gains[1].difference == metrics.Estimate(0, 0, 0)
-
-
-def test_images_are_matched_by_name(tmp_path):
-    images = names(4, "", ".jpg")
-    first = read(tmp_path / "a", images=images)
-    order = [2, 0, 3, 1]
-    other = read(tmp_path / "b", LABEL[order], LOGITS[order], images=[images[n] for n in order])
-    again = metrics.aligned(first, other)
-    assert again.images == first.images
-    np.testing.assert_array_equal(again.logits, first.logits)
-    np.testing.assert_array_equal(again.label, first.label)
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"images": ["0000.jpg", "0001.jpg", "0002.jpg", "x.jpg"]}, "2 are in one .*0003.jpg"),
-        ({"class_names": ["a", "b"]}, "have other classes"),
-        ({"label": 1 - LABEL}, "with other labels: .*eval.difficult"),
-    ],
-)
-def test_other_evaluations_are_not_compared(tmp_path, changes, message):
-    first = read(tmp_path / "a")
-    other = read(tmp_path / "b", **changes)
-    with pytest.raises(UserError, match=message):
-        metrics.aligned(first, other)

@@ -9,7 +9,8 @@ import html5lib
 import numpy as np
 import pytest
 
-from oass_jax.figures.report import examples, page, source, thumbnails
+from oass_jax.figures import source
+from oass_jax.figures.report import examples, page, thumbnails
 from oass_jax.run.workdir import Workdir
 from tests.reports import labels_and_logits, names, write_images, write_pictures, write_run
 

@@ -9,7 +9,8 @@ from PIL import Image
 
 from oass_jax.data import sources
 from oass_jax.data.sources import Location
-from oass_jax.figures.report import source, thumbnails
+from oass_jax.figures import source
+from oass_jax.figures.report import thumbnails
 from oass_jax.run.workdir import Workdir
 from tests.reports import labels_and_logits, names, write_images, write_run
 

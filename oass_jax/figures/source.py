@@ -1,7 +1,7 @@
-"""An evaluation as its files hold it: what a report is made of."""
+"""An evaluation as its files hold it: what a report and Fig. 6 are made of."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,11 +48,11 @@ class Source:
     @property
     def files(self) -> Path:
         """The folder of the evaluation."""
-        return self.folder.root / "eval" / self.evaluation
+        return self.folder.evaluation_named(self.evaluation)
 
 
 def choose_evaluation(folders: Sequence[Workdir], wanted: str | None) -> str:
-    """The evaluation that a report is of.
+    """The evaluation of several runs to look at or compare.
 
     Args:
       folders: workdirs; all must have it.
@@ -97,7 +97,7 @@ def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
     Raises:
       UserError: a file of it is missing or damaged, or its split has no labels.
     """
-    target = folder.root / "eval" / evaluation
+    target = folder.evaluation_named(evaluation)
     summary = workdir.read_summary(target / workdir.SUMMARY)
     if not isinstance(summary.get("step"), int):
         raise UserError(f"{target / workdir.SUMMARY} is damaged: {_EVALUATE} once more")
@@ -120,11 +120,36 @@ def read(folder: Workdir, evaluation: str, *, name: str) -> Source:
     )
 
 
+def aligned(first: Source, other: Source) -> Source:
+    """Brings the images of an evaluation into the order of another.
+
+    Raises:
+      UserError: they are of other images, classes or labels.
+    """
+    both = f"{first.folder.root} and {other.folder.root}"
+    if first.class_names != other.class_names:
+        raise UserError(f"{both} have other classes: only runs of the same classes are compared")
+    position = {name: n for n, name in enumerate(other.images)}
+    if of_one := sorted(set(first.images) ^ set(position)):
+        raise UserError(
+            f"{both} were evaluated on other images: {len(of_one)} are in one of them only, "
+            f"such as {of_one[0]}; evaluate both on the same split with --mode=eval"
+        )
+    order = [position[name] for name in first.images]
+    label = other.label[order]
+    if (label != first.label).any():
+        raise UserError(
+            f"{both} were evaluated with other labels: evaluate both with the same data and "
+            "--config.eval.difficult"
+        )
+    return replace(other, images=first.images, label=label, logits=other.logits[order])
+
+
 def short_names(folders: Sequence[Workdir]) -> list[str]:
     """A name for each run: the last part of its path, or as many as tell them apart."""
     parts = [folder.root.absolute().parts for folder in folders]
-    for count in range(1, max(map(len, parts))):
+    for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise UserError(f"{folders[0].root} is named twice: compare a run with another one")
+        if len(set(names)) == len(set(parts)):
+            break
+    return names

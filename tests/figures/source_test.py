@@ -2,11 +2,12 @@ import numpy as np
 import pytest
 
 from oass_jax.errors import UserError
-from oass_jax.figures.report import source
+from oass_jax.figures import source
 from oass_jax.run.workdir import Workdir
-from tests.reports import labels_and_logits, write_run
+from tests.reports import labels_and_logits, names, write_run
 
 LABEL, LOGITS = labels_and_logits(12, 3)
+IMAGES = names(12, "", ".jpg")
 
 
 @pytest.fixture
@@ -97,10 +98,37 @@ def test_without_labels_there_is_nothing_to_report(tmp_path):
         source.read(run, "csv_val", name="run")
 
 
+def read(folder, label=LABEL, logits=LOGITS, **words):
+    return source.read(Workdir(write_run(folder, label, logits, **words)), "csv_val", name="run")
+
+
+def test_images_are_matched_by_name(tmp_path):
+    first = read(tmp_path / "a", images=IMAGES)
+    other = read(tmp_path / "b", LABEL[::-1], LOGITS[::-1], images=IMAGES[::-1])
+    again = source.aligned(first, other)
+    assert again.images == first.images
+    np.testing.assert_array_equal(again.logits, first.logits)
+    np.testing.assert_array_equal(again.label, first.label)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"images": [*IMAGES[:-1], "x.jpg"]}, r"2 are in one .*0011\.jpg"),
+        ({"class_names": ["a", "b", "c"]}, "have other classes"),
+        ({"label": np.ones_like(LABEL)}, "with other labels: .*eval.difficult"),
+    ],
+)
+def test_other_evaluations_are_not_compared(tmp_path, changes, message):
+    first = read(tmp_path / "a")
+    other = read(tmp_path / "b", **changes)
+    with pytest.raises(UserError, match=message):
+        source.aligned(first, other)
+
+
 def test_runs_are_named_as_briefly_as_tells_them_apart(tmp_path):
     folders = [Workdir(tmp_path / name) for name in ("a/seed0", "b/seed0", "c")]
     assert source.short_names(folders[1:]) == ["seed0", "c"]
     names = source.short_names(folders)
     assert names[:2] == ["a/seed0", "b/seed0"]
-    with pytest.raises(UserError, match="is named twice"):
-        source.short_names([folders[0], folders[0]])
+    assert source.short_names([folders[0], folders[0]]) == ["seed0", "seed0"]
