@@ -60,8 +60,9 @@ class View:
           UserError: it cannot be read.
           DivergedError: the prediction is not finite.
         """
-        image = labelled_image.read_file(path).image
-        return PredictedImage(overlay.enlarge(shrink(image, IMAGE_PX)), self._model(image))
+        known = labelled_image.read_file(path)
+        shown = overlay.enlarge(shrink(known.image, IMAGE_PX))
+        return PredictedImage(shown, self._model(known.data))
 
     def classes(self, seen: PredictedImage) -> list[str]:
         """All classes, most probable first."""

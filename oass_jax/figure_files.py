@@ -83,7 +83,7 @@ def draw_keypoints(args: argparse.Namespace) -> Files:
         known = labelled_image.read_file(args.image)
     else:
         known = labelled_image.find(labelled_image.open_evaluated(model), args.image)
-    result = model(known.image)
+    result = model(known.data)
     labels = args.label or known.labels or result.labels
     if not labels:
         best = max(result.probability, key=result.probability.get)
@@ -121,7 +121,7 @@ def draw_class_maps(args: argparse.Namespace) -> Files:
     run_names = source.short_names([Workdir(args.baseline), Workdir(args.workdir)])
     columns = []
     for known in images:
-        results = [model(known.image) for model in models]
+        results = [model(known.data) for model in models]
         among = [name for name in known.labels if name in common] or common
         shown = max(among, key=lambda name: sum(each.probability[name] for each in results))
         columns.append(

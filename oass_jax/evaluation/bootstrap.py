@@ -55,15 +55,21 @@ def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarra
     return np.stack(columns, axis=-1)
 
 
-def interval(values: np.ndarray) -> tuple[float, float]:
+def interval(values: np.ndarray, *, mean: float | None = None) -> tuple[float, float]:
     """The central `CONFIDENCE` of the draws: its lower and upper end, NaN where there are none.
 
     Args:
       values: `[R]` of a number in every draw; NaN where it was undefined.
+      mean: what the draws are shifted to have as their mean. An image that is drawn twice raises
+        AP, by up to three points for a class of few images. In the mean over many classes that
+        exceeds the spread of the draws, so that the interval may not hold the mAP itself. None
+        leaves them where they are.
     """
     values = values[~np.isnan(values)]
     if not values.size:
         return float("nan"), float("nan")
+    if mean is not None:
+        values = values + (mean - values.mean())
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)

@@ -138,7 +138,7 @@ def result_table(summary: dict[str, Any], target: Path) -> str:
     pointing = summary.get("pointing_game")
     last = [f"written to {target}"]
     if pointing is not None:
-        last.insert(0, f"  {pointing:.2f} % of the maps peak in a box of their class")
+        last.insert(0, f"  pointing game {pointing:.2f} %, mean of the classes")
     if summary["miou"] is None:  # boxes and an export need no masks
         return "\n".join([heading, *last])
     width = max(map(len, summary["iou"]))

@@ -84,7 +84,8 @@ def on_image(maps: np.ndarray, size_cells: tuple[float, float]) -> np.ndarray:
       maps: the image at their top left.
       size_cells: height and width of the image in cells.
     """
-    rows, columns = (int(np.floor(size + 0.5)) for size in size_cells)
+    # As `geometry.centres_inside`; rounded, since the sizes come of a division.
+    rows, columns = (int(np.ceil(round(float(size), 6) - 0.5)) for size in size_cells)
     return maps[:rows, :columns]
 
 

@@ -21,6 +21,7 @@ class LabelledImage(NamedTuple):
 
     Attributes:
       name: path, or file name in its split.
+      data: the bytes of its file, which a `Predictor` reads as it reads any other.
       image: upright, RGB.
       labels: the classes that are present; none where they are not known.
       boxes: float64 `[M, 4]`, ymin, xmin, ymax, xmax in [0, 1]; None where they are not known.
@@ -28,6 +29,7 @@ class LabelledImage(NamedTuple):
     """
 
     name: str
+    data: bytes
     image: Image.Image
     labels: tuple[str, ...] = ()
     boxes: np.ndarray | None = None
@@ -44,7 +46,7 @@ def read_file(path: str) -> LabelledImage:
         data = Path(path).expanduser().read_bytes()
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
-    return LabelledImage(path, read_rgb(data, name=path))
+    return LabelledImage(path, data, read_rgb(data, name=path))
 
 
 def open_evaluated(model: Predictor) -> Split:
@@ -101,10 +103,11 @@ def evenly_spaced(split: Split, count: int) -> Iterator[LabelledImage]:
 
 def _read(split: Split, index: int) -> LabelledImage:
     record = split.source[int(index)]
-    objects = record["objects"]
+    objects, data = record["objects"], split.read_image(record)
     return LabelledImage(
         name=record["image/filename"].decode(),
-        image=read_rgb(split.read_image(record), name=split.where(record)),
+        data=data,
+        image=read_rgb(data, name=split.where(record)),
         labels=tuple(split.class_names[c] for c in record["labels"]),
         boxes=np.array(objects["bbox"], np.float64).reshape(-1, 4) if split.has_boxes else None,
         box_label=np.array(objects["label"], int) if split.has_boxes else None,

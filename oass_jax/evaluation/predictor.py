@@ -63,8 +63,8 @@ class Predictor:
         """Predicts an image or a list of them.
 
         Args:
-          images: a path, an image of PIL's, an array uint8 `[H, W, 3]` (RGB) or `[H, W]` (gray);
-            or a list or tuple of such. Many are better served by `stream`.
+          images: a path, the bytes of a file, an image of PIL's, an array uint8 `[H, W, 3]` (RGB)
+            or `[H, W]` (gray); or a list or tuple of such. Many are better served by `stream`.
 
         Returns:
           The result; of a list a list in the same order.
@@ -233,6 +233,8 @@ def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{image} cannot be read: {reason}") from error
     name = f"image {number}"
+    if isinstance(image, bytes):
+        return name, image
     if isinstance(image, Image.Image):
         return getattr(image, "filename", "") or name, image
     array = np.asarray(image)
@@ -240,6 +242,6 @@ def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:
     if array.dtype != np.uint8 or not array.size or not (is_rgb or array.ndim == 2):
         raise UserError(
             f"{name} is {array.dtype} {list(array.shape)} of {type(image).__name__}: an image is a "
-            "path, an image of PIL's, or an array uint8 [H, W, 3] or [H, W]"
+            "path, the bytes of a file, an image of PIL's, or an array uint8 [H, W, 3] or [H, W]"
         )
     return name, Image.fromarray(array)

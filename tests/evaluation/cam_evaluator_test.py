@@ -212,7 +212,10 @@ def test_the_pointing_game_can_be_computed_from_the_exported_maps(workdir):
     expected = np.mean([100 * np.mean(each) for each in hits.values()])
     summary = json.loads((workdir / "cams/voc-2012_train/summary.json").read_text())
     assert summary["pointing_game"] == pytest.approx(expected)
-    assert f"{expected:.2f} % of the maps peak in a box" in (workdir / "printed.txt").read_text()
+    assert (
+        f"pointing game {expected:.2f} %, mean of the classes"
+        in (workdir / "printed.txt").read_text()
+    )
 
 
 def test_tables_and_what_is_printed_agree_with_the_summary(workdir):
@@ -251,7 +254,7 @@ def test_a_split_without_masks_plays_the_pointing_game(workdir, manual_dir):
     summary = json.loads((workdir / "cams/voc-2012_main_train/summary.json").read_text())
     assert summary["miou"] is None
     assert summary["pointing_game"] in (0.0, 100.0)
-    assert f"{summary['pointing_game']:.2f} % of the maps peak in a box" in done.stdout
+    assert f"pointing game {summary['pointing_game']:.2f} %, mean of the classes" in done.stdout
 
 
 def test_the_small_map_is_the_mean_of_four_by_four_pixels(tmp_path):

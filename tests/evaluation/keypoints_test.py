@@ -1,8 +1,10 @@
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from oass_jax.evaluation import keypoints
 from oass_jax.evaluation.keypoints import Cut
+from oass_jax.image import geometry
 from oass_jax.method import keypoint
 
 FIELDS = {
@@ -72,3 +74,10 @@ def test_what_is_less_than_two_cells_wide_cannot_be_cut(maps):
     strategy = keypoint.bind("max", FIELDS)
     label = np.array([1, 0, 0])
     assert keypoints.find_cuts(maps, (3, 1.4), label, strategy=strategy, margin_cells=1) == []
+
+
+@pytest.mark.parametrize("pixels", [*range(8, 100), 168, 184])
+def test_the_cells_on_an_image_are_those_that_training_may_choose(pixels):
+    inside = np.asarray(geometry.centres_inside(jnp.array([0, pixels]), 16, 16))
+    found = keypoints.on_image(np.zeros((16, 16, 1)), (pixels / 16, pixels / 16))
+    assert found.shape[:2] == (inside.sum(), inside.sum())

@@ -106,12 +106,12 @@ def test_a_cpu_computes_in_float32(run_with, photo, model):
     assert other(photo).probability == model(photo).probability
 
 
-def test_paths_images_of_pil_and_arrays_are_one(model, photo):
+def test_paths_bytes_images_of_pil_and_arrays_are_one(model, photo):
     image = Image.open(photo)
     pixels = np.asarray(image.convert("RGB"))
-    results = model([photo, str(photo), image, pixels])
+    results = model([photo, str(photo), image, pixels, photo.read_bytes()])
     assert len({tuple(result.probability.values()) for result in results}) == 1
-    assert [result.name for result in results] == [str(photo)] * 3 + ["image 4"]
+    assert [result.name for result in results] == [str(photo)] * 3 + ["image 4", "image 5"]
     gray = pixels[..., 0]
     as_rgb = np.repeat(gray[..., None], 3, axis=-1)
     assert model(gray).probability == model(as_rgb).probability

@@ -131,7 +131,7 @@ def measure(source: Source, weights: np.ndarray) -> Numbers:
         precision_recall.predicted(logits, thresholds=threshold), label
     )
     return Numbers(
-        map=_estimate(summary["map"], map_drawn),
+        map=_mean_estimate(summary["map"], map_drawn),
         map_voc=summary["map_voc"],
         rules=summary["precision_recall"],
         num_images=len(logits),
@@ -156,7 +156,7 @@ def measure(source: Source, weights: np.ndarray) -> Numbers:
 
 def map_gain(first: Numbers, other: Numbers) -> Estimate:
     """The difference of two runs' mAP, on the same images and draws."""
-    return _estimate(other.map.value - first.map.value, other.map_drawn - first.map_drawn)
+    return _mean_estimate(other.map.value - first.map.value, other.map_drawn - first.map_drawn)
 
 
 def class_gains(first: Numbers, other: Numbers) -> Sequence[Gain]:
@@ -182,3 +182,9 @@ def class_gains(first: Numbers, other: Numbers) -> Sequence[Gain]:
 
 def _estimate(value: float | None, drawn: np.ndarray) -> Estimate:
     return Estimate(math.nan if value is None else value, *bootstrap.interval(drawn))
+
+
+def _mean_estimate(value: float | None, drawn: np.ndarray) -> Estimate:
+    """Of a mean over classes."""
+    value = math.nan if value is None else value
+    return Estimate(value, *bootstrap.interval(drawn, mean=value))

@@ -59,13 +59,15 @@ class Comparison:
     Attributes:
       source: of the other run.
       map: difference of mAP, in points.
-      gains: of the classes, the greatest first.
+      gains: of the classes that are shown, the greatest first.
+      num_gains: classes that have one.
       disagreements: images.
     """
 
     source: Source
     map: Estimate
     gains: Sequence[Gain]
+    num_gains: int
     disagreements: tuple[Disagreement, ...]
 
 
@@ -88,6 +90,7 @@ def render(sources: Sequence[Source]) -> str:
             source=source,
             map=metrics.map_gain(numbers[0], own),
             gains=metrics.class_gains(numbers[0], own),
+            num_gains=sum(each.ap.is_known for each in own.classes),
             disagreements=examples.disagreements(first, source),
         )
         for source, own in zip(sources[1:], numbers[1:], strict=True)
@@ -102,6 +105,7 @@ def render(sources: Sequence[Source]) -> str:
         script=_text("script.js"),
         sources=sources,
         numbers=numbers,
+        rule=_rule(sources),
         titles=[_title(source) for source in sources],
         starts=[source.folder.starts()[-1:] for source in sources],
         num_draws=num_draws,
@@ -235,7 +239,7 @@ def _environment() -> jinja2.Environment:
     )
     environment.filters |= {
         "percent": _percent,
-        "share": lambda share: _percent(100 * share),
+        "share": _share,
         "signed": lambda points: f"{points:+z.1f}".replace("-", "\N{MINUS SIGN}"),
         "count": lambda number: f"{number:,}",
         "short": _short,
@@ -250,6 +254,12 @@ def _environment() -> jinja2.Environment:
 
 def _percent(value: float | None) -> str:
     return _NONE if value is None or math.isnan(value) else f"{value:.1f}{_SPACE}%"
+
+
+def _share(share: float) -> str:
+    """A probability in percent; the threshold of a rare class may be far below one."""
+    value = 100 * share
+    return f"{value:.2g}{_SPACE}%" if 0 < value < 0.1 else _percent(value)
 
 
 def _interval(estimate: Estimate) -> str:
@@ -276,9 +286,14 @@ def _labels_of(source: Source, image: int) -> str:
     return ", ".join(names[:MAX_NAMES]) + more or "nothing"
 
 
-def _headline_rule(numbers: Numbers) -> Mapping[str, Any]:
-    """CF1 and OF1 at the thresholds; at 0.5 where none were chosen."""
-    return numbers.rules.get("best_f1") or numbers.rules["threshold_0.5"]
+def _rule(sources: Sequence[Source]) -> str:
+    """What CF1 and OF1 are measured by: the thresholds, if all have them of the same making."""
+    makings = {(source.has_thresholds, source.thresholds_of is None) for source in sources}
+    return "best_f1" if makings in ({(True, True)}, {(True, False)}) else "threshold_0.5"
+
+
+def _headline_rule(numbers: Numbers, rule: str) -> Mapping[str, Any]:
+    return numbers.rules[rule]
 
 
 def _gain_span(gains: Sequence[Gain]) -> float:

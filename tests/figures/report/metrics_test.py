@@ -7,7 +7,7 @@ from oass_jax.evaluation import bootstrap
 from oass_jax.figures import source
 from oass_jax.figures.report import metrics
 from oass_jax.run.workdir import Workdir
-from tests.reports import write_run
+from tests.reports import labels_and_logits, write_run
 
 # Ranked 1, 0, 1, 0 in the first class: AP (1 + 2/3) / 2; in the second all positives are first.
 LABEL = np.array([[1, 1], [0, 1], [1, 0], [0, 0]], np.int8)
@@ -70,3 +70,13 @@ def test_the_difference_is_that_of_the_same_draws(tmp_path):
     # No draw can make the other worse, as that of two independent draws could.
     assert gains[0].difference.low >= 0
     assert gains[1].difference == metrics.Estimate(0, 0, 0)
+
+
+def test_the_interval_of_map_holds_it_however_many_classes_there_are(tmp_path):
+    """Images that are drawn twice raise AP, in every class: the draws alone lie too high."""
+    label, logits = labels_and_logits(200, 60, positives=0.02)
+    numbers = measured(read(tmp_path, label, logits), num_draws=100)
+    assert np.nanmean(numbers.map_drawn) > numbers.map.value + 0.5
+    middle = (numbers.map.low + numbers.map.high) / 2
+    assert middle == pytest.approx(numbers.map.value, abs=0.5)
+    assert numbers.map.low < numbers.map.value < numbers.map.high

@@ -4,6 +4,7 @@ import collections
 import itertools
 import json
 import re
+import shutil
 
 import html5lib
 import numpy as np
@@ -289,3 +290,30 @@ def test_many_classes_stay_below_the_limit(tmp_path, monkeypatch):
     assert 2_800_000 < len(text.encode()) < 3_000_000
     assert "Shown are the 200 classes of the lowest average precision" in text
     assert text.count("<details") == 20
+
+
+def test_f1_of_two_runs_is_by_the_same_rule(run, tmp_path):
+    other = shutil.copytree(run / "other", tmp_path / "other")
+    path = other / "eval" / "csv_val" / "scores.npz"
+    with np.load(path) as arrays:
+        kept = {name: arrays[name] for name in arrays.files if name != "threshold"}
+    np.savez(path, **kept)
+    sentence = "CF1 and OF1 are of labels from a probability of 50\u00a0%"
+    assert sentence not in render(run / "first", run / "other").replace("&nbsp;", "\u00a0")
+    text = render(run / "first", other).replace("&nbsp;", "\u00a0")
+    assert sentence in text
+    quality = page.metrics.precision_recall
+    guess = quality.predicted(LOGITS, thresholds=np.full(LOGITS.shape[1], 0.5))
+    cf1 = quality.precision_recall(guess, LABEL).overview()["cf1"]
+    table = parse(render(run / "first", other)).find(
+        ".//section[@aria-labelledby='comparison']//tbody"
+    )
+    assert words_of(table[0][4]).startswith(f"{cf1:.1f}")
+
+
+def test_a_small_threshold_is_not_zero():
+    assert [page._share(x) for x in (0.0, 0.0003, 0.5)] == [
+        "0.0\u00a0%",
+        "0.03\u00a0%",
+        "50.0\u00a0%",
+    ]

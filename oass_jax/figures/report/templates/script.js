@@ -34,7 +34,7 @@
 
   const steps = JSON.parse(document.getElementById("steps").textContent);
   const percent = (part, whole) => (whole ? (100 * part) / whole : 0);
-  const text = (value) => `${value.toFixed(1)}\u00a0%`;
+  const text = (value) => `${value > 0 && value < 0.1 ? value.toPrecision(2) : value.toFixed(1)}\u00a0%`;
   for (const box of document.querySelectorAll(".slider")) {
     const { thresholds, start, hits, num_predicted, positives } = steps[box.dataset.class];
     const input = box.querySelector("input");
