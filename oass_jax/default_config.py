@@ -57,6 +57,28 @@ OF_HOST = (
     "data.num_workers",
     "data.num_threads",
 )
+# Paths of which the name matters, and not where it lies.
+OF_PLACES = ("data.path", "data.image_dir")
+# What changes no result. `eval.weights` and the like are recorded by an evaluation.
+WITHOUT_EFFECT = frozenset(
+    {
+        "seed",
+        "log_every_steps",
+        "data.cache",
+        "data.max_boxes",
+        "distributed.timeout_s",
+        "eval.dataset",
+        "eval.split",
+        "eval.batch_size",
+        "eval.every_epochs",
+        "eval.competition",
+        "eval.num_pictures",
+        "teacher.chunk_pairs",
+        "checkpoint.every_steps",
+        "checkpoint.keep_last",
+        "model.remat",
+    }
+).union(set(OF_HOST) - set(OF_PLACES))
 
 # Fields that hold any number of numbers, but at least one.
 LISTS = ("cam.scales", "eval.scales")

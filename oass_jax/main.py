@@ -144,7 +144,8 @@ def main(argv: Sequence[str]) -> int:
     try:
         if args.distributed:
             processes.join(processes.Place(args.coordinator, args.num_processes, args.process_id))
-            if args.mode != "train":  # JAX keeps it for those that ask, as training does
+            # JAX keeps it for those that ask, as several processes do that train.
+            if args.mode != "train" or jax.process_count() == 1:
                 signal.signal(signal.SIGTERM, signal.SIG_DFL)
         folder = args.workdir and Workdir(args.workdir, writes=jax.process_index() == 0)
         with libraries.memory_reported(advice):

@@ -105,6 +105,16 @@ def test_slurm_gives_up_without_a_new_checkpoint(machine):
     assert {path.name for path in machine.root.joinpath("run").iterdir()} == {"checkpoints"}
 
 
+def test_slurm_finds_a_workdir_in_the_home_folder(machine):
+    """Behind a flag a shell leaves the tilde to the program."""
+    home = machine.root / "home"
+    for step in (9, 10, 11, 12):
+        then = f"mkdir -p {home}/runs/a/checkpoints/{step}; exit 75"
+        submit(machine, then, "--config=max", "--workdir=~/runs/a", HOME=str(home))
+    assert len(machine.calls("scontrol")) == 4
+    assert not [*machine.root.glob("*.restarts")]
+
+
 def test_slurm_decides_on_a_job_that_it_ends_itself(machine):
     done = submit(machine, "kill $PPID; exit 75")
     assert done.returncode == 75

@@ -23,6 +23,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
@@ -208,7 +209,7 @@ def _iterate(dataset: grain.MapDataset, options: ReadOptions) -> Iterator[dict[s
             grain.MultiprocessingOptions(
                 num_workers=options.num_workers, per_worker_buffer_size=_BATCHES_AHEAD
             ),
-            worker_init_fn=_end_with_parent,
+            worker_init_fn=_begin_worker,
         )
     iterator = iter(batches)
     try:
@@ -217,9 +218,13 @@ def _iterate(dataset: grain.MapDataset, options: ReadOptions) -> Iterator[dict[s
         iterator.close()  # ends threads and workers now, not when it is collected
 
 
-def _end_with_parent(worker_index: int, worker_count: int) -> None:
-    """Lets a worker end where its process was killed, which it would not notice."""
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """Lets a worker end with its process: where that was killed, which it would not notice; and not
+    before, by a signal to both, by which the process is asked to save.
+    """
     del worker_index, worker_count
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
     def wait() -> None:
         multiprocessing.parent_process().join()

@@ -1,13 +1,17 @@
 """Evaluates a checkpoint of a run: its predictions (`--mode=eval`), its class maps (`cam`)."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from oass_jax.data import pipeline
+from oass_jax.errors import UserError
 from oass_jax.evaluation import cam_files, score_files
 from oass_jax.evaluation.cam_evaluator import CamEvaluator
 from oass_jax.evaluation.evaluator import Evaluator, open_split
 from oass_jax.evaluation.pictures import Pictures
-from oass_jax.run import model_card, processes
+from oass_jax.run import model_card, processes, workdir
 from oass_jax.run.console import Console
 from oass_jax.run.restore import Run, open_run
 from oass_jax.run.watchdog import Watchdog
@@ -37,6 +41,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
             )
     finally:
         console.close()
+    with processes.together():
+        _refuse_to_replace_later(config, folder, evaluation.summary)
     score_files.write(folder, evaluation)
     pictures = Pictures(config, folder, run.network, run.mesh, split)
     pictures(run.model, evaluation)
@@ -65,6 +71,20 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
     if folder.writes:
         target = folder.cams(summary["dataset"], summary["split"])
         print(cam_files.result_table(summary, target), flush=True)
+
+
+def _refuse_to_replace_later(
+    config: ConfigDict, folder: Workdir, summary: Mapping[str, Any]
+) -> None:
+    """A training beside this may have gone on, and evaluated a later checkpoint."""
+    target = folder.evaluation(summary["dataset"], summary["split"])
+    later = workdir.read_summary(target / workdir.SUMMARY).get("step", 0)
+    is_there = (folder.checkpoints / str(later)).is_dir()
+    if config.eval.checkpoint == "last" and later > summary["step"] and is_there:
+        raise UserError(
+            f"step {later} was evaluated meanwhile: {target} stays as it is, and step "
+            f"{summary['step']} is not written"
+        )
 
 
 def _open(config: ConfigDict, folder: Workdir) -> Run:

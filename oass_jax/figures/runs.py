@@ -8,32 +8,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from oass_jax.config_file import flatten
-from oass_jax.default_config import OF_HOST
+from oass_jax.default_config import OF_PLACES, WITHOUT_EFFECT
 from oass_jax.errors import UserError, nearest_path
 from oass_jax.run.workdir import Workdir
 
-# Paths of which the name matters, and not where it lies.
-OF_PLACES = ("data.path", "data.image_dir")
-# What changes no result. `eval.weights` and the like are recorded by the evaluation itself.
-WITHOUT_EFFECT = frozenset(
-    {
-        "seed",
-        "log_every_steps",
-        "data.cache",
-        "data.max_boxes",
-        "distributed.timeout_s",
-        "eval.dataset",
-        "eval.split",
-        "eval.batch_size",
-        "eval.every_epochs",
-        "eval.competition",
-        "eval.num_pictures",
-        "teacher.chunk_pairs",
-        "checkpoint.every_steps",
-        "checkpoint.keep_last",
-        "model.remat",
-    }
-).union(set(OF_HOST) - set(OF_PLACES))
 # What changes no result where there are no patches: fields that begin so.
 OF_PATCHES = (
     "keypoint.",

@@ -5,6 +5,7 @@ A checkpoint has two items, each a tree of arrays: `model`, which is all that ev
 """
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -23,6 +24,14 @@ Tree = Any
 logger = logging.getLogger(__name__)
 MODEL, OPTIMIZER = "model", "optimizer"
 OLD_STATE = "state"  # the one item of version 0.1
+
+
+# Of reading: what says nothing of the files.
+_PASSING = (
+    *(errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EAGAIN),
+    *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
+)
+_PASSING_WORDS = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 class Restored(NamedTuple):
@@ -249,11 +258,17 @@ class Checkpoints:
                 checkpoint_record.refuse_other_input(record, fingerprint)
             checkpoint_record.refuse_other_network(record, like)
             wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-            bad = ""
+            bad = passing = ""
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             except Exception as error:  # orbax raises whatever its storage raised
                 bad = first_line(error)
+                passing = bad if _is_passing(error) else ""
+            if passing := processes.first_of(passing):
+                raise UserError(
+                    f"checkpoint {step} in {self._folder} cannot be read now ({passing}): it is "
+                    "kept; start again when that is over"
+                )
             if bad := processes.first_of(bad):
                 logger.warning("checkpoint %d cannot be read: %s", step, bad)
                 continue
@@ -279,3 +294,12 @@ class Checkpoints:
                 f"checkpoint {step} in {self._folder} was written by version 0.1, which "
                 "this version does not read: train again in another workdir, or install 0.1"
             )
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether reading failed of the machine and may work another time: memory, rights, network."""
+    return (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno in _PASSING)
+        or any(word in str(error) for word in _PASSING_WORDS)
+    )

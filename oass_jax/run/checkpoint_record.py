@@ -21,12 +21,18 @@ ITEM = "record"  # of a checkpoint, beside its arrays
 
 
 def read(folder: Path, step: int) -> dict[str, Any] | None:
-    """The record of a checkpoint; None where it is not what was written for this step."""
+    """The record of a checkpoint; None where it is not what was written for this step.
+
+    Raises:
+      OSError: it is there and cannot be read.
+    """
     # Not by the manager: it asks for the best one in the middle of a save.
     try:
         record = json.loads(_path(folder, step).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if (record.get("step"), checksum) == (step, _checksum(record)) else None
 

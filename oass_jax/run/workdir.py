@@ -202,10 +202,12 @@ class Workdir:
             for name in names
             if name not in own and not is_temporary(name) and not name.startswith(SHARED)
         )
-        if other and not self.config.exists():
+        # Other programs have a config.json, too; one of a run may be damaged.
+        is_run = self.env.exists() or "data.dataset" in self.fields()
+        if other and not is_run:
             raise UserError(
-                f"{self.root} is not empty and holds no run (there is no {self.config.name}, but "
-                f"{other[0]}): choose another --workdir"
+                f"{self.root} is not empty and holds no run, but {other[0]}: choose another "
+                "--workdir"
             )
 
     def write_start(

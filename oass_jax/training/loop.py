@@ -75,8 +75,10 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     begun = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
     first_step = int(begun.state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
-    _announce(config, folder, parts, begun, mesh, console)
-    writer = MetricWriter(folder, step=first_step)
+    with processes.together():
+        start.refuse_other_config(config, folder, parts.schedule, first_step)
+        _announce(config, folder, parts, begun, mesh, console)
+        writer = MetricWriter(folder, step=first_step, evaluation_due=begun.evaluation_due)
     monitor = _create_monitor(config, parts, begun, writer, console)
     stop = StopRequest(console.say, timeout_s=config.distributed.timeout_s)
 

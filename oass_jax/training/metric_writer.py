@@ -22,17 +22,20 @@ logger = logging.getLogger(__name__)
 class MetricWriter:
     """Appends metrics to `metrics.jsonl` and to the events in `tb/`, from process 0 of a run."""
 
-    def __init__(self, folder: Workdir, *, step: int):
+    def __init__(self, folder: Workdir, *, step: int, evaluation_due: bool = False):
         """Opens the files and cuts what was written after the step that is resumed.
 
         Args:
           folder: the workdir.
           step: the restored step; 0 for a new run.
+          evaluation_due: whether that step is about to be evaluated, perhaps once more.
         """
         self._writes = folder.writes
         if not self._writes:
             return
-        folder.write_text(folder.metrics, "".join(_lines_until(folder.metrics, step)))
+        folder.write_text(
+            folder.metrics, "".join(_lines_until(folder.metrics, step, evaluation_due))
+        )
         self._jsonl = folder.metrics.open("a", encoding="utf-8")
         if not folder.events.is_dir() and (folder.events.exists() or folder.events.is_symlink()):
             aside = folder.events.with_name(folder.events.name + ".invalid")
@@ -90,13 +93,18 @@ class MetricWriter:
         self._events.write_event(Event(step=step, wall_time=time.time(), **content))
 
 
-def _lines_until(path: Path, step: int) -> list[str]:
-    """The lines of steps up to `step`; one that a kill cut short, or damaged, is dropped."""
+def _lines_until(path: Path, step: int, evaluation_due: bool) -> list[str]:
+    """The lines of steps up to `step`, without its evaluation if that is due.
+
+    One that a kill cut short, or damaged, is dropped.
+    """
     kept = []
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     for line in text.splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            row = json.loads(line)
+            is_again = evaluation_due and row["step"] == step and "val/map" in row
+            if row["step"] <= step and not is_again:
                 kept.append(line + "\n")
         except (ValueError, KeyError, TypeError):
             logger.warning("dropped an unreadable line of %s", path)

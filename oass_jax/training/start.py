@@ -1,6 +1,7 @@
 """What a training begins with: its parts, its state, its batches."""
 
 import functools
+import json
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -12,8 +13,10 @@ import optax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
+from oass_jax.config_file import flatten
 from oass_jax.data import pipeline
 from oass_jax.data.checksums import Checksums
+from oass_jax.default_config import OF_HOST, WITHOUT_EFFECT
 from oass_jax.errors import UserError
 from oass_jax.evaluation.evaluator import Evaluator
 from oass_jax.model import pretrained, ssgrl
@@ -32,6 +35,12 @@ from oass_jax.training.build import (
     num_epochs,
     positive_weight,
 )
+
+# How validation images are drawn, once; and what a run that has ended may be called with otherwise.
+_OF_SPLIT = frozenset({"data.val_fraction", "data.split_seed"})
+_MAY_CHANGE = WITHOUT_EFFECT.union(OF_HOST, ("model.pretrained", "model.label_vectors")) - {
+    *("seed", "eval.dataset", "eval.split")
+}
 
 
 class Parts(NamedTuple):
@@ -192,6 +201,49 @@ def fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
     return pipeline.fingerprint(
         split, build.read_options(config), batch_size=config.batch_size, seed=config.seed
     )
+
+
+def refuse_other_config(
+    config: ConfigDict, folder: Workdir, schedule: Schedule, first_step: int
+) -> None:
+    """Refuses a config that the run in the workdir was not trained with, where nothing will be.
+
+    A run that goes on may be given other fields, which are noted; one that has ended may not, or
+    its results would be taken for theirs.
+
+    Args:
+      config: every field.
+      folder: the workdir, with the config of the last start.
+      schedule: of the config.
+      first_step: steps done.
+
+    Raises:
+      UserError: there are fewer steps to make than were made; the run has ended and a field that
+        is part of its results is another; or the choice of validation images would be.
+    """
+    before = folder.fields()
+    if not first_step or not before:
+        return
+    if first_step > schedule.total_steps:
+        raise UserError(
+            f"{folder.root} has made {first_step:,} steps already, and num_epochs="
+            f"{config.num_epochs:g} is {schedule.total_steps:,}: choose another workdir"
+        )
+    now = json.loads(json.dumps(flatten(config.to_dict())))  # tuples are lists there
+    goes_on = first_step < schedule.total_steps
+    changed = [
+        f"{name} was {before[name]!r}, is {now[name]!r}"
+        for name in sorted(now.keys() & before.keys())
+        if before[name] != now[name]
+        and (name in _OF_SPLIT if goes_on else name not in _MAY_CHANGE)
+        and not name.startswith("cam.")
+    ]
+    if changed:
+        what = "has validation images that were drawn" if goes_on else "has ended"
+        raise UserError(
+            f"the run in {folder.root} {what} with other settings, {'; '.join(changed)}: choose "
+            "another workdir"
+        )
 
 
 def train_batches(

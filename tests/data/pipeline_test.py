@@ -1,7 +1,9 @@
 import dataclasses
 import itertools
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -72,6 +74,19 @@ def test_threads_and_cache_change_nothing(split, changes):
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_workers_change_nothing(split, num_workers):
     assert_same(train(split, 5, num_workers=num_workers), train(split, 5))
+
+
+def test_a_signal_to_all_does_not_end_the_workers(split):
+    """Ctrl-C and a scheduler send it to them, too, while the run is to save its state."""
+    batches = train_batches(split, dataclasses.replace(OPTIONS, num_workers=1), **TRAIN)
+    found = [next(batches)]
+    for worker in multiprocessing.active_children():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(worker.pid, number)
+    found += itertools.islice(batches, 15)  # more than were read ahead
+    batches.close()
+    assert_same(found, train(split, 16))
+    assert not multiprocessing.active_children()
 
 
 def test_a_run_resumes_at_any_step(split):

@@ -72,6 +72,19 @@ def test_the_summary_says_how_the_evaluation_was_made(trained, digits, tmp_path)
     assert {name: summary[name] for name in made} == made
 
 
+def test_a_later_evaluation_is_not_replaced(trained, digits, tmp_path):
+    """As by one that was begun beside a training, and ends after it."""
+    folder = shutil.copytree(trained, tmp_path / "run")
+    (folder / "checkpoints" / "7").mkdir()
+    path = folder / "eval" / "digit_scenes_val[:48]" / "summary.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 7}))
+    before = path.read_bytes()
+    done = call(words(digits, folder, "--mode=eval"))
+    assert done.returncode == 2
+    assert "step 7 was evaluated meanwhile: " in done.stderr
+    assert path.read_bytes() == before
+
+
 def arrays_of(evaluation):
     with np.load(evaluation / "scores.npz") as arrays:
         return dict(arrays)

@@ -1,6 +1,8 @@
+import errno
 import json
 import resource
 import shutil
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
@@ -263,6 +265,25 @@ def test_refuses_when_every_checkpoint_is_damaged(tmp_path, checkpoints):
         damage(tmp_path / "checkpoints", step)
     with pytest.raises(UserError, match=r"none of the checkpoints \[2, 1\]"):
         restore(checkpoints)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EIO, "Input/output error"),
+        ValueError("RESOURCE_EXHAUSTED: Out of memory allocating 7 bytes."),
+        ValueError("PERMISSION_DENIED: Error opening file"),
+        MemoryError(),
+    ],
+)
+def test_what_fails_of_the_machine_costs_no_checkpoint(checkpoints, monkeypatch, error):
+    save(checkpoints, 1, 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints._manager, "restore", mock.Mock(side_effect=error))
+        with pytest.raises(UserError, match=r"checkpoint 2 in .* cannot be read now .* is kept"):
+            restore(checkpoints)
+    assert restore(checkpoints)[1] == 2
+    assert checkpoints.steps() == [1, 2]
 
 
 def test_refuses_other_input(checkpoints):

@@ -154,7 +154,7 @@ with Workdir(Path({str(tmp_path)!r})).locked():
         pass
 
 
-@pytest.mark.parametrize("name", ["README.md", "classes.txt", "thesis.tmp"])
+@pytest.mark.parametrize("name", ["README.md", "classes.txt", "thesis.tmp", "config.json"])
 def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
     with (

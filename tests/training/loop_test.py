@@ -268,6 +268,29 @@ def test_a_mistake_is_one_line_and_exit_status_2(changes, message, six_steps, di
     require_mistake(call(words(digits, six_steps[0], *changes), devices=4), message)
 
 
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        (
+            "--config.optimizer.weight_decay=0",
+            "has ended with other settings, optimizer.weight_decay was 0.0001, is 0.0",
+        ),
+        ("--config.eval.image_px=64", "has ended with other settings, eval.image_px was 32, is 64"),
+        ("--config.num_epochs=1", "has made 6 steps already, and num_epochs=1 is 3"),
+        ("--config.log_every_steps=2", None),
+    ],
+)
+def test_a_run_that_has_ended_is_not_taken_for_another(six_steps, digits, tmp_path, flag, message):
+    folder = shutil.copytree(six_steps[0], tmp_path / "run")
+    before = (folder / "config.json").read_bytes()
+    done = call(words(digits, folder, flag))
+    if message is None:
+        assert done.returncode == 0
+    else:
+        require_mistake(done, message)
+        assert (folder / "config.json").read_bytes() == before
+
+
 def test_a_mistake_of_a_process_is_one_line_and_exit_status_2(digits, tmp_path):
     # On a cluster JAX would join what it finds there.
     places = ("KUBERNETES_", "SLURM_", "OMPI_", "JAX_COORDINATOR_", "JAX_NUM_", "JAX_PROCESS_")

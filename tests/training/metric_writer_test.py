@@ -73,6 +73,14 @@ def test_resuming_hides_later_events_of_an_earlier_start(tmp_path):
     assert abs(scalar.wall_time - time.time()) < 600
 
 
+def test_an_evaluation_that_is_made_again_is_written_once(tmp_path):
+    for _ in range(3):
+        writer = MetricWriter(Workdir(tmp_path), step=20, evaluation_due=True)
+        writer.write(20, {"val/map": 50.0})
+        writer.close()
+    assert lines(tmp_path) == [{"step": 20, "val/map": 50.0}]
+
+
 def test_resuming_cuts_what_came_after_and_a_torn_line(tmp_path):
     text = '{"step": 10, "a": 1.0}\n{"step": 20, "a": 2.0}\n{"step": 30, "a": 3.0}\n{"st'
     (tmp_path / "metrics.jsonl").write_text(text)
