@@ -25,7 +25,8 @@ _FIELDS = (*pipeline.EVAL_FIELDS, "map_size")
 class CamEvaluator:
     """Measures the class maps of a model on the split that `config.cam` names.
 
-    The maps have the size of the image's mask, or of the image where it has none.
+    The maps have the size of the image's mask, or of the image where it has none. Where only their
+    peaks are looked at they are no larger than the canvas of the evaluation.
     """
 
     def __init__(
@@ -45,6 +46,11 @@ class CamEvaluator:
         build.require_even(mesh, "eval.batch_size", config.eval.batch_size)
         self._config, self._folder, self._split, self._mesh = config, folder, split, mesh
         self._masks = Masks(self._split)
+        self._size = self._masks.size
+        if not config.cam.export:
+            scale = np.minimum(1, config.eval.image_px / self._size.max(axis=1, keepdims=True))
+            shrunk = np.maximum(1, np.rint(self._size * scale)).astype(np.int32)
+            self._size = np.where(self._masks.present[:, None], self._size, shrunk)
         has_boxes = self._split.has_boxes and self._masks.max_labels > 0
         if not (self._masks.present.any() or has_boxes or config.cam.export):
             raise UserError(
@@ -59,7 +65,7 @@ class CamEvaluator:
                 scales=config.cam.scales,
                 flip=config.cam.flip,
                 num_slots=max(1, self._masks.max_labels),
-                out_px=int(self._masks.size.max()),
+                out_px=int(self._size.max()),
             ),
             in_shardings=(build.replicated(mesh), build.batch_sharding(mesh)),
             out_shardings=build.replicated(mesh),
@@ -143,9 +149,7 @@ class CamEvaluator:
         """The maps of every image, with a line of progress now and then."""
         variables = networks(model)[self._config.eval.weights]
         batches = (
-            build.to_device(
-                batch | {"map_size": self._masks.size[batch["index"]]}, _FIELDS, self._mesh
-            )
+            build.to_device(batch | {"map_size": self._size[batch["index"]]}, _FIELDS, self._mesh)
             for batch in evaluator.read_batches(self._config, self._split, stops_fn)
         )
         maps = cam.image_maps(functools.partial(self._step_fn, variables), batches)

@@ -1,6 +1,7 @@
 """Single images to predict, with what is known of those of the split that a run is evaluated on."""
 
 import difflib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from oass_jax.data.example import Split
-from oass_jax.data.image_file import read_rgb
+from oass_jax.data.image_file import SUFFIXES, read_rgb
 from oass_jax.errors import UserError
 from oass_jax.evaluation.predictor import Predictor
 from oass_jax.run import build
@@ -74,14 +75,20 @@ def find(split: Split, filename: str) -> LabelledImage:
       UserError: there is none.
     """
     names = split.filenames
-    for index, name in enumerate(names):
-        if filename in (name, name.rpartition(".")[0]):
-            return _read(split, index)
+    for shown in (names, [_without_suffix(name) for name in names]):
+        if filename in shown:
+            return _read(split, shown.index(filename))
     similar = difflib.get_close_matches(filename, names, n=1)
     hint = f"did you mean {similar[0]}?" if similar else f"one of those is {names[0]}"
     raise UserError(
         f"{filename} is neither a file nor an image of {split.name} {split.split}: {hint}"
     )
+
+
+def _without_suffix(name: str) -> str:
+    """A file name without that of an image; names may hold dots, and lists may have none."""
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in SUFFIXES else name
 
 
 def evenly_spaced(split: Split, count: int) -> Iterator[LabelledImage]:

@@ -18,12 +18,14 @@ from oass_jax.data.sources.image_list import (
     ListError,
     Object,
     checksum,
+    is_utf8,
     read_bytes,
 )
 from oass_jax.errors import UserError
 
 # Boxes may reach over the border by rounding.
 _SLACK_PX = 2.0
+_CROWD = {0: False, 1: True, "0": False, "1": True, None: False}
 
 
 def read(path: Path) -> ImageList:
@@ -56,6 +58,11 @@ def read(path: Path) -> ImageList:
             )
         )
     problems += [f"{image.where} has no file_name" for image in listed if not image.filename]
+    problems += [
+        f"{image.where}: the name {image.filename!a} is not UTF-8: rename the file"
+        for image in listed
+        if not is_utf8(image.filename)
+    ]
     if problems:
         raise ListError(problems)
     if not listed:
@@ -122,7 +129,7 @@ def _objects(
             objects[annotation["image_id"]].append(_object(annotation, images, names))
         except KeyError as error:
             problems.append(f"{path.name}, annotations[{number}] has no {error}")
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             problems.append(f"{path.name}, annotations[{number}]: {error}")
     return objects
 
@@ -133,9 +140,9 @@ def _object(
     names: Mapping[Any, str],
 ) -> Object:
     if annotation["category_id"] not in names:
-        raise ValueError(f"there is no category {annotation['category_id']}")
+        raise ValueError(f"there is no category {annotation['category_id']!r}")
     if annotation["image_id"] not in images:
-        raise ValueError(f"there is no image {annotation['image_id']}")
+        raise ValueError(f"there is no image {annotation['image_id']!r}")
     image = images[annotation["image_id"]]
     height, width = image.get("height"), image.get("width")
     box = annotation["bbox"]
@@ -149,7 +156,10 @@ def _object(
         raise ValueError(f"the box {box} is not inside the {width}x{height} image")
     ymin, ymax = (min(max(y / height, 0.0), 1.0) for y in (top, top + box_height))
     xmin, xmax = (min(max(x / width, 0.0), 1.0) for x in (left, left + box_width))
-    is_crowd = bool(annotation.get("iscrowd", 0))
+    is_crowd = annotation.get("iscrowd", 0)
+    if is_crowd not in _CROWD:
+        raise ValueError(f"iscrowd is {is_crowd!r}, neither 0 nor 1")
+    is_crowd = _CROWD[is_crowd]
     return Object(names[annotation["category_id"]], (ymin, xmin, ymax, xmax), is_crowd)
 
 

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from oass_jax.data.sources import file_list
 from oass_jax.data.sources.image_list import (
-    TEST,
+    SPLIT_WORDS,
     TRAIN,
     VAL,
     ImageList,
@@ -37,11 +37,6 @@ _DELIMITERS = (",", ";", "\t", "|")
 _SEPARATORS = ("|", ";", ",")  # of labels; where there is none of them, spaces are
 _NUMBERS_LINES = re.compile(r"(Unnamed: \d+)?")  # the columns of pandas that do
 _QUOTES = "'\""  # around the labels of a list as Python or JSON prints it
-_SPLITS = {
-    **dict.fromkeys(("train", "training"), TRAIN),
-    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
-    **dict.fromkeys(("test", "testing"), TEST),
-}
 _IS_VALID = {
     **dict.fromkeys(("true", "1", "1.0", "yes"), VAL),
     **dict.fromkeys(("false", "0", "0.0", "no"), TRAIN),
@@ -273,7 +268,7 @@ def _read_splits(
 ) -> list[str | None]:
     if column is None:
         return [None] * len(lines)
-    known = _IS_VALID if header[column].lower() == "is_valid" else _SPLITS
+    known = _IS_VALID if header[column].lower() == "is_valid" else SPLIT_WORDS
     problems = [
         f"{line.where}: {line.cells[column]!r} in the column {header[column]!r} is no split: "
         f"{nearest(line.cells[column].lower(), known)}"

@@ -127,7 +127,8 @@ def _list_path(location: Location, split: str, *, dataset: str) -> Path:
         raise UserError(f"{dataset} needs the path of its list: set --config.data.path")
     path = _of_split(location.path, split)
     if not path.exists():
-        raise UserError(f"there is no {path}: check --config.data.path")
+        named = " and the name of the split, --config.eval.split" * (path != location.path)
+        raise UserError(f"there is no {path}: check --config.data.path{named}")
     return path
 
 
@@ -163,8 +164,8 @@ def _find_files(image_list: ImageList, image_dir: Path) -> tuple[list[Path], lis
         if path in first_use:
             first = first_use[path]
             problems.append(
-                f"{image.where}: {image.filename} is listed twice, see {first}: put all its labels "
-                "into one line"
+                f"{image.where}: {image.filename} is listed twice, see {first}: list it once, with "
+                "all its labels"
             )
         first_use.setdefault(path, image.where)
         paths.append(path)
@@ -221,7 +222,7 @@ def _composed(name: str) -> str:
 
 def _why_not_one(path: Path, found: Sequence[str]) -> str:
     if found:
-        return f"{path} may be {' or '.join(found)}: add the suffix"
+        return f"{path} may be {' or '.join(found)}: add the suffix, or rename one"
     return f"there is no image {path}"
 
 

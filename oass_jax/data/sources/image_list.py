@@ -8,6 +8,12 @@ from pathlib import Path
 from oass_jax.errors import UserError
 
 TRAIN, VAL, TEST, ALL = "train", "val", "test", "all"
+# What files call them, in lower case.
+SPLIT_WORDS = {
+    **dict.fromkeys(("train", "training"), TRAIN),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), VAL),
+    **dict.fromkeys(("test", "testing"), TEST),
+}
 _MAX_NAMED = 5  # classes or columns that a line names
 
 

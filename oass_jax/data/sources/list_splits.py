@@ -38,19 +38,15 @@ def divide(
         return {base: everything[ALL]}, "", []
     if any(image.split for image in images):
         splits = _by_name(image.split for image in images)
-        return splits | everything, "", []
+        without_split = [image.filename for image in images if not image.split]
+        return splits | everything, "", _note_of_no_split(image_list, without_split, "the lists")
     if base == ALL:
         return everything, "", []
     kept = _read_split_list(location.split_list)
     if kept:
         splits = _by_name(kept.get(image.filename) for image in images)
         without_split = [image.filename for image in images if image.filename not in kept]
-        notes = []
-        if without_split:
-            notes.append(
-                f"warning: {len(without_split)} images of {image_list.path} are in no split of "
-                f"{location.split_list}, such as {without_split[0]}: only the split 'all' has them"
-            )
+        notes = _note_of_no_split(image_list, without_split, str(location.split_list))
         return splits | everything, "", notes
     is_val = _stratify(images, class_names, location.val_fraction, location.split_seed)
     names = [VAL if held_out else TRAIN for held_out in is_val]
@@ -63,6 +59,15 @@ def divide(
         f"{len(images)} were drawn, stratified by label (data.val_fraction, data.split_seed)"
     ]
     return _by_name(names) | everything, text.getvalue(), notes
+
+
+def _note_of_no_split(image_list: ImageList, names: Sequence[str], where: str) -> list[str]:
+    if not names:
+        return []
+    return [
+        f"warning: {len(names)} images of {image_list.path} are in no split of {where}, such as "
+        f"{names[0]}: only the split 'all' has them"
+    ]
 
 
 def _by_name(names: Iterable[str | None]) -> dict[str, list[int]]:

@@ -1,19 +1,22 @@
 """`voc_folder`: a folder in the layout of PASCAL VOC, with classes of any name.
 
 `JPEGImages/` holds the images and `Annotations/` an XML file for each, with its `<size>`; where
-`ImageSets/Main/` has lists, such as `train.txt`, these are the splits. labelImg, CVAT and others
-write it.
+`ImageSets/Main/` has lists, such as `train.txt`, these are the splits. Both may have folders below
+them. labelImg, CVAT and others write it.
 """
 
 import collections
 import functools
 import hashlib
-from collections.abc import Collection, Mapping
+import re
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
+from oass_jax.data.image_file import SUFFIXES
 from oass_jax.data.sources import file_list
 from oass_jax.data.sources.image_list import (
-    TEST,
+    SPLIT_WORDS,
     TRAIN,
     VAL,
     ImageList,
@@ -23,11 +26,27 @@ from oass_jax.data.sources.image_list import (
     is_utf8,
     read_bytes,
     read_text,
+    shorten,
 )
 from oass_jax.data.sources.voc_annotation import parse_annotation
 from oass_jax.errors import UserError
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
+_TRAINVAL = "trainval"  # no split of its own, unless there is neither of the two
+# VOC's lists of one class, `cat_train.txt`, and CVAT's of all that has no split.
+_NO_SPLIT = re.compile(rf".*_(train|val|{_TRAINVAL}|test)|default")
+
+
+class _Lists(NamedTuple):
+    """What the lists of a folder say.
+
+    Attributes:
+      splits: image id -> its split.
+      unread: names of other lists.
+    """
+
+    splits: Mapping[str, str]
+    unread: list[str]
 
 
 def read(path: Path) -> ImageList:
@@ -37,33 +56,37 @@ def read(path: Path) -> ImageList:
       UserError: it is no such folder.
       ListError: annotations or lists are wrong.
     """
-    files = sorted((path / _ANNOTATIONS).glob("*.xml"))
+    files = dict(_files(path / _ANNOTATIONS, (".xml",)))
     if not files:
         raise UserError(f"{path} has no {_ANNOTATIONS}/*.xml: name the folder that holds them")
-    known = {file.stem for file in files}
-    splits, digest = _read_lists(path, known), hashlib.sha256()
+    splits, unread = _read_lists(path, files)
+    digest = hashlib.sha256()
     images, problems = [], []
-    for file in files:
-        if not is_utf8(file.name):
-            problems.append(f"the name {file.name!a} in {file.parent} is not UTF-8: rename it")
+    for image_id, file in files.items():
+        if not is_utf8(image_id):
+            problems.append(f"the name {image_id + file.suffix!a} is not UTF-8: rename it")
             continue
         data = read_bytes(file)
-        digest.update(file.name.encode() + data)
+        digest.update(f"{image_id}{file.suffix}".encode() + data)
         try:
-            images.append(_image(file, data, splits.get(file.stem)))
+            images.append(_image(image_id, file, data, splits.get(image_id)))
         except UserError as error:
             problems.append(str(error))
-    problems += [
-        f"{path / _LISTS / split}.txt lists {image_id}, which has no annotation"
-        for image_id, split in splits.items()
-        if image_id not in known
-    ]
     if problems:
         raise ListError(problems)
     digest.update(repr(sorted(splits.items())).encode())
     class_names = sorted({label for image in images for label in image.labels})
     listed = ", ".join(sorted(set(splits.values()))) or "none"
-    notes = (f"{path}: {len(images)} annotations of {len(class_names)} classes; lists: {listed}",)
+    note = f"{path}: {len(images)} annotations of {len(class_names)} classes; lists: {listed}"
+    if unread:
+        note += f"; not read: {shorten(unread)}"
+    notes = [note]
+    without = [name for name, _ in _files(path / _IMAGES, SUFFIXES) if name not in files]
+    if without:
+        notes.append(
+            f"warning: {len(without)} images have no annotation and are not read, such as "
+            f"{without[0]}: one without an <object> says that nothing is there"
+        )
     return ImageList(
         path=path,
         image_dir=path / _IMAGES,
@@ -71,57 +94,77 @@ def read(path: Path) -> ImageList:
         images=images,
         class_names=tuple(class_names),
         has_boxes=True,
-        notes=notes,
+        notes=tuple(notes),
     )
 
 
-def _image(file: Path, data: bytes, split: str | None) -> ListedImage:
-    annotation = parse_annotation(data, name=file.name)
+def _files(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, Path]]:
+    """The files below a folder by their names relative to it, without suffix, in order."""
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in suffixes and file.is_file():
+            yield file.relative_to(folder).with_suffix("").as_posix(), file
+
+
+def _image(image_id: str, file: Path, data: bytes, split: str | None) -> ListedImage:
+    where = f"{_ANNOTATIONS}/{image_id}{file.suffix}"
+    annotation = parse_annotation(data, name=where)
     labels = annotation.labels
     objects = zip(labels, annotation.boxes.tolist(), annotation.difficult.tolist(), strict=True)
     return ListedImage(
-        filename=file.stem,
-        where=f"{file.parent.name}/{file.name}",
+        filename=image_id,
+        where=where,
         labels=tuple(dict.fromkeys(labels)),
         objects=tuple(Object(label, tuple(box), difficult) for label, box, difficult in objects),
         split=split,
     )
 
 
-def _read_lists(path: Path, known: Collection[str]) -> Mapping[str, str]:
-    """Image id -> its split.
-
-    `trainval` is no split of its own; VOC's lists of one class, `cat_train.txt`, are none either.
+def _read_lists(path: Path, known: Collection[str]) -> _Lists:
+    """Reads which image is in which split.
 
     Args:
       path: of the folder.
       known: ids that have an annotation, which may hold spaces.
 
     Raises:
-      ListError: an image is in two splits, or in one twice.
+      ListError: an image is in two splits, in one twice, or has no annotation.
     """
+    files: dict[str, Path] = {}
+    unread, problems = [], []
+    lists = {file.stem.lower(): file for file in sorted((path / _LISTS).glob("*.txt"))}
+    for word, file in lists.items():
+        split = SPLIT_WORDS.get(word)
+        if split in files:
+            problems.append(f"{files[split]} and {file} are lists of one split: remove one")
+        elif split:
+            files[split] = file
+        elif word != _TRAINVAL and not _NO_SPLIT.fullmatch(word):
+            unread.append(file.name)
+    if _TRAINVAL in lists and not files.keys() & {TRAIN, VAL}:
+        files[TRAIN] = lists[_TRAINVAL]
     splits: dict[str, str] = {}
-    problems = []
-    for split in (TRAIN, VAL, TEST):
-        file = path / _LISTS / f"{split}.txt"
-        if not file.is_file():
-            continue
+    for split, file in files.items():
         lines = filter(None, map(str.strip, read_text(file).splitlines()))
         # VOC's lists may have a number behind the id.
-        ids = [first if (first := line.split()[0]) in known else line for line in lines]
+        ids = [line if line in known else re.sub(r"\s+(-1|0|1)$", "", line) for line in lines]
         problems += [
             f"{file} lists {image_id} twice: remove one of the lines"
             for image_id, count in collections.Counter(ids).items()
             if count > 1
         ]
         problems += [
-            f"{file} lists {image_id}, which {splits[image_id]}.txt does, too"
+            f"{file} lists {image_id}, which has no annotation"
+            for image_id in ids
+            if image_id not in known
+        ]
+        problems += [
+            f"{file} lists {image_id}, which {files[splits[image_id]].name} does, too"
             for image_id in dict.fromkeys(ids)
             if splits.setdefault(image_id, split) != split
         ]
     if problems:
         raise ListError(problems)
-    return splits
+    return _Lists(splits, unread)
 
 
 open_split = functools.partial(file_list.open_split, read)

@@ -71,6 +71,51 @@ def test_without_lists_a_split_is_drawn(folder):
     assert {len(opened(folder, name, val_fraction=0.34)) for name in ("train", "val")} == {1, 2}
 
 
+def test_lists_may_have_the_names_that_cvat_gives_them(folder):
+    write_list(folder, "Train", "a")
+    write_list(folder, "Validation", "b")
+    write_list(folder, "Test", "c")
+    write_list(folder, "extra", "a")
+    assert [len(opened(folder, name)) for name in ("train", "val", "test")] == [1, 1, 1]
+    assert opened(folder).notes[0].endswith("lists: test, train, val; not read: extra.txt")
+    write_list(folder, "val", "b")
+    with pytest.raises(ListError, match=r"are lists of one split: remove one"):
+        opened(folder)
+
+
+def test_trainval_is_for_training_where_nothing_else_is(folder):
+    write_list(folder, "trainval", "a", "b")
+    write_list(folder, "test", "c")
+    assert [len(opened(folder, name)) for name in ("train", "test")] == [2, 1]
+
+
+def test_nothing_is_left_out_without_a_word(folder):
+    (folder / "Annotations" / "b.xml").rename(folder / "Annotations" / "b.XML")
+    for part, suffix in (("Annotations", ".xml"), ("JPEGImages", ".png")):
+        (folder / part / "sub").mkdir()
+        shutil.move(folder / part / f"c{suffix}", folder / part / "sub" / f"c{suffix}")
+    shutil.copy(folder / "JPEGImages" / "a.png", folder / "JPEGImages" / "new.png")
+    write_list(folder, "train", "a")
+    write_list(folder, "val", "sub/c")
+    split = opened(folder)
+    assert [split.filename(i) for i in range(3)] == ["a", "b", "sub/c"]
+    assert len(opened(folder, "val")) == 1
+    assert "warning: 1 images have no annotation and are not read, such as new: " in split.notes[1]
+    assert "warning: 1 images of " in split.notes[2]
+    assert "are in no split of the lists, such as b: only" in split.notes[2]
+
+
+def test_a_name_with_a_number_is_not_that_without(folder):
+    for name in ("photo", "photo (1)", "photo 1"):
+        write(folder, name, SIZE.format(8))
+        shutil.copy(folder / "JPEGImages" / "a.png", folder / "JPEGImages" / f"{name}.png")
+    write_list(folder, "train", "photo (1)", "photo 1", "a 1")
+    write_list(folder, "val", "photo  1", "b")
+    found = [record["image"].stem for record in opened(folder, "train").source]
+    assert found == ["a", "photo (1)", "photo 1"]
+    assert [record["image"].stem for record in opened(folder, "val").source] == ["b", "photo"]
+
+
 def test_ids_may_hold_spaces_and_a_list_a_mark_of_its_encoding(folder):
     for name in ("my photo (1)", "my photo (2)"):
         write(folder, name, SIZE.format(8) + voc_object("okapi", 1, 1, 2, 2))
@@ -91,8 +136,8 @@ def test_a_name_that_is_not_utf8_is_a_problem(folder, monkeypatch):
     assert image_list.is_utf8("Straße.xml")
     assert not image_list.is_utf8(os.fsdecode(b"Stra\xdfe.xml"))
     # Some systems have no such files.
-    monkeypatch.setattr(voc_folder, "is_utf8", lambda name: name != "b.xml")
-    with pytest.raises(ListError, match=r"^the name 'b\.xml' in .* is not UTF-8: rename it"):
+    monkeypatch.setattr(voc_folder, "is_utf8", lambda name: name != "b")
+    with pytest.raises(ListError, match=r"^the name 'b\.xml' is not UTF-8: rename it"):
         opened(folder)
 
 
