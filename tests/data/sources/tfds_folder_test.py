@@ -162,3 +162,58 @@ def test_another_file_format_is_refused(with_labels):
     info.write_text(json.dumps(json.loads(info.read_text()) | {"fileFormat": "tfrecord"}))
     with pytest.raises(UserError, match=r"without TensorFlow: prepare it with file_format='array_"):
         opened(with_labels)
+
+
+def test_what_is_not_there_is_no_label(tmp_path):
+    """Class -1 is tfds' unknown; in Open Images a confidence of 0 says that people found none."""
+    objects = {"bbox": tfds.features.BBoxFeature(), "label": LABEL, "confidence": np.int32}
+    features = WITH_LABELS | {"objects": tfds.features.Sequence(objects)}
+
+    def found(label, confidence):
+        bbox = tfds.features.BBox(0.0, 0.0, 0.5, 1.0)
+        return {"bbox": bbox, "label": label, "confidence": confidence}
+
+    example = {"image": png(0), "labels": [-1], "objects": [found("bee", 9), found("cat", 0)]}
+    split = opened(prepare(tmp_path, features, [example]))
+    assert split.labels().tolist() == [[0, 1, 0]]
+    record = split.source[0]["objects"]
+    assert (len(record["bbox"]), record["label"].tolist()) == (1, [1])
+
+
+def test_objects_of_other_classes_are_not_read(tmp_path):
+    other = tfds.features.ClassLabel(names=["x", "y", "z", "w"])
+    boxes = {"bbox": tfds.features.BBoxFeature(), "label": other}
+    features = WITH_LABELS | {"objects": tfds.features.Sequence(boxes)}
+    found = {"bbox": tfds.features.BBox(0.0, 0.0, 0.5, 1.0), "label": "z"}
+    split = opened(
+        prepare(tmp_path, features, [{"image": png(0), "labels": ["ant"], "objects": [found]}])
+    )
+    assert split.labels().tolist() == [[1, 0, 0]]
+    assert not split.has_boxes
+    assert "objects are not read: their classes are not those of labels" in split.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "feature", "value"),
+    [
+        ("labels", LABEL, "ant"),
+        ("labels", tfds.features.Text(), "ant"),
+        ("objects", tfds.features.Sequence({"bbox": tfds.features.BBoxFeature()}), []),
+        ("objects", {"bbox": tfds.features.Sequence(tfds.features.BBoxFeature())}, {"bbox": []}),
+    ],
+)
+def test_a_feature_of_another_form_is_not_read(tmp_path, name, feature, value):
+    objects = [box("cat", False)]
+    features = {
+        "image": tfds.features.Image(),
+        "image/filename": tfds.features.Text(),
+        name: feature,
+    }
+    example = {"image": png(0), "image/filename": b"\xe4.jpg", name: value}
+    if name == "labels":
+        features["objects"], example["objects"] = WITH_OBJECTS["objects"], objects
+    else:
+        features["labels"], example["labels"] = WITH_LABELS["labels"], ["cat"]
+    split = opened(prepare(tmp_path, features, [example]))
+    assert split.labels().tolist() == [[0, 0, 1]]
+    assert split.filename(0) == "\\xe4.jpg"
