@@ -9,7 +9,7 @@ from typing import Any, NotRequired, TypedDict
 
 import numpy as np
 
-from oass_jax.data.image_file import decode_rgb
+from oass_jax.data.image_file import decode_rgb, read_header, turn_boxes
 from oass_jax.errors import UserError
 
 # What a class becomes whose objects in an image are all difficult.
@@ -56,7 +56,7 @@ class Objects(TypedDict):
     """The objects in an image.
 
     Attributes:
-      bbox: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the upright image.
+      bbox: `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the upright image, but see `Split.boxes`.
       label: int `[N]`.
       is_difficult: bool `[N]`.
     """
@@ -77,6 +77,7 @@ Record = TypedDict(
         "segmentation_mask": bytes,  # a PNG, see `scene_builder.SceneBuilder`; empty for none
         "ignored": NotRequired[Sequence[int]],  # classes that may be present or not
         "where": NotRequired[str],  # how an error names the image
+        "listed_size": NotRequired[tuple[int, int]],  # height and width that boxes were given in
     },
 )
 
@@ -142,6 +143,23 @@ class Split:
             return record["image"].read_bytes()
         except OSError as error:
             raise UserError(f"{self.where(record)} cannot be read: {error.strerror}") from error
+
+    def boxes(self, record: Record) -> np.ndarray:
+        """The boxes of a record: float64 `[N, 4]`, ymin, xmin, ymax, xmax in [0, 1], upright.
+
+        Of an image with an EXIF orientation programs write them of its stored pixels, or of the
+        upright ones. Where it lies on its side the size in a list says which; else nothing does.
+
+        Raises:
+          UserError: the image cannot be read.
+        """
+        boxes = np.reshape(np.asarray(record["objects"]["bbox"], np.float64), (-1, 4))
+        listed = record.get("listed_size")
+        if listed is None or not len(boxes) or listed[0] == listed[1]:
+            return boxes
+        height, width, orientation = read_header(record["image"], name=self.where(record))
+        is_stored = orientation >= 5 and tuple(listed) == (height, width)
+        return turn_boxes(boxes, orientation) if is_stored else boxes
 
     def has_labels(self) -> bool:
         """Whether any image has a label; VOC2012's test split, with secret labels, has none.
@@ -223,7 +241,7 @@ class ExampleReader:
         example = self._padding()
         _set_label(example["label"], record, self._options.difficult)
         if num:
-            example["boxes"][:num] = objects["bbox"]
+            example["boxes"][:num] = self._split.boxes(record)
             example["box_label"][:num] = objects["label"]
         in_place = isinstance(record["image"], Path)
         return example | {

@@ -2,6 +2,7 @@
 
 import io
 import struct
+from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -39,11 +40,11 @@ _DECODE_ERRORS = (
 )
 
 
-def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
+def read_header(file: bytes | Path, *, name: str) -> tuple[int, int, int]:
     """Size and orientation of an image without decoding its pixels.
 
     Args:
-      data: the file's bytes.
+      file: its bytes, or its path, of which no more is read than has to be.
       name: what the error calls the file.
 
     Returns:
@@ -53,8 +54,8 @@ def read_header(data: bytes, *, name: str) -> tuple[int, int, int]:
       UserError: no image, one beyond the pixel budget, or one of values without a known range.
     """
     try:
-        image = _open(data)
-        return image.height, image.width, _orientation(image)
+        with _open(file) as image:
+            return image.height, image.width, _orientation(image)
     except _DECODE_ERRORS as error:
         raise _undecodable(name, error) from error
 
@@ -200,8 +201,9 @@ def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
     return np.stack([corners_y[0], corners_x[0], corners_y[1], corners_x[1]], axis=-1)
 
 
-def _open(data: bytes) -> Image.Image:
-    return _checked(Image.open(io.BytesIO(data), formats=_FORMATS))
+def _open(file: bytes | Path) -> Image.Image:
+    source = io.BytesIO(file) if isinstance(file, bytes) else file
+    return _checked(Image.open(source, formats=_FORMATS))
 
 
 def _checked(image: Image.Image) -> Image.Image:

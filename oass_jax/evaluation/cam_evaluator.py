@@ -136,12 +136,12 @@ class CamEvaluator:
         )
 
     def _count_hits(self, index: int, classes: np.ndarray, maps: np.ndarray) -> np.ndarray:
-        objects = self._split.source[index]["objects"]
+        record = self._split.source[index]
         return pointing_game.count_hits(
             maps,
             classes,
-            np.reshape(objects["bbox"], (-1, 4)),
-            np.array(objects["label"], int),
+            self._split.boxes(record),
+            np.array(record["objects"]["label"], int),
             num_classes=len(self._split.class_names),
         )
 

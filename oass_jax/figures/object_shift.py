@@ -57,14 +57,17 @@ def of_split(split: Split) -> ObjectShift:
       split: of a data set with boxes.
 
     Raises:
-      UserError: it has no boxes.
+      UserError: it has no boxes, or an image cannot be read.
     """
-    objects = [record["objects"] for record in split.source] if split.has_boxes else []
-    found = [each for each in objects if len(each["label"])]
+    records = split.source if split.has_boxes else ()
+    found = [
+        (split.boxes(record), np.asarray(record["objects"]["label"], int))
+        for record in records
+        if len(record["objects"]["label"])
+    ]
     if not found:
         raise UserError(f"{split.name} {split.split} has no boxes: choose a data set that has them")
-    boxes = np.concatenate([np.asarray(each["bbox"], np.float64) for each in found])
-    labels = np.concatenate([np.asarray(each["label"], int) for each in found])
+    boxes, labels = map(np.concatenate, zip(*found, strict=True))
     return of_boxes(boxes, labels, split.class_names)
 
 

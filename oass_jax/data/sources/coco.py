@@ -55,6 +55,7 @@ def read(path: Path) -> ImageList:
                 where=f"{path.name}, image {image_id}",
                 labels=tuple(dict.fromkeys(o.label for o in own)),
                 objects=tuple(own),
+                size=(image["height"], image["width"]) if own else None,
             )
         )
     problems += [f"{image.where} has no file_name" for image in listed if not image.filename]

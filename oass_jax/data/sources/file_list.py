@@ -41,7 +41,8 @@ class FileRecords(Sequence[Record]):
 
     def __getitem__(self, index: int) -> Record:
         image = self._images[index]
-        return {
+        size = {} if image.size is None else {"listed_size": image.size}
+        return size | {
             "image": self._paths[index],
             "image/filename": image.filename.encode(),
             "objects": {

@@ -57,6 +57,7 @@ class ListedImage:
       ignored: the classes of which it is not known.
       objects: those with boxes; their classes are among `labels`.
       split: that the list says it is in; None where it does not say.
+      size: height and width in pixels that boxes were given in; None where there are none.
     """
 
     filename: str
@@ -65,6 +66,7 @@ class ListedImage:
     ignored: tuple[str, ...] = ()
     objects: tuple[Object, ...] = ()
     split: str | None = None
+    size: tuple[int, int] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

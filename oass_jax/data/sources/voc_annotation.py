@@ -22,11 +22,13 @@ class Annotation:
       boxes: float64 `[N, 4]` ymin, xmin, ymax, xmax in [0, 1] of the stored pixels.
       labels: N names of classes.
       difficult: bool `[N]`.
+      size: height and width in pixels that the boxes were given in; None without objects.
     """
 
     boxes: np.ndarray
     labels: tuple[str, ...]
     difficult: np.ndarray
+    size: tuple[int, int] | None = None
 
 
 NO_OBJECTS = Annotation(np.zeros([0, 4]), (), np.zeros([0], bool))
@@ -70,7 +72,7 @@ def parse_annotation(
         difficult = [_difficult(o) for o in objects]
     except (ValueError, LookupError, expat.ExpatError) as error:  # LookupError: of an encoding
         raise UserError(f"{name} is no usable annotation: {error}") from error
-    return Annotation(np.array(boxes), labels, np.array(difficult))
+    return Annotation(np.array(boxes), labels, np.array(difficult), (height, width))
 
 
 def _parse_xml(data: bytes) -> ElementTree.Element:

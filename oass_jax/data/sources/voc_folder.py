@@ -116,6 +116,7 @@ def _image(image_id: str, file: Path, data: bytes, split: str | None) -> ListedI
         labels=tuple(dict.fromkeys(labels)),
         objects=tuple(Object(label, tuple(box), difficult) for label, box, difficult in objects),
         split=split,
+        size=annotation.size,
     )
 
 

@@ -5,6 +5,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from oass_jax.data import pipeline
 from oass_jax.data.sources.image_list import ListError
@@ -60,6 +61,33 @@ def test_boxes_crowds_and_images_without_objects(folder):
     assert any("1 of 3 images have no label" in note for note in split.notes)
     assert any("no positive of 1 classes: toothbrush" in note for note in split.notes)
     assert {len(opened(folder, split=name)) for name in ("train", "val")} == {2, 1}
+
+
+@pytest.mark.parametrize(
+    ("size", "box"),
+    [
+        ((60, 80), [0, 0, 0.25, 1]),  # of the stored pixels: the left quarter is above
+        ((80, 60), [0, 0, 1, 0.25]),  # of the upright image
+    ],
+)
+def test_boxes_of_a_photograph_that_lies_on_its_side(folder, size, box):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 60)).save(folder / "images" / "side.jpg", exif=exif)
+    height, width = size
+    instances = INSTANCES | {
+        "images": [{"id": 1, "file_name": "side.jpg", "height": height, "width": width}],
+        "annotations": [{"image_id": 1, "category_id": 1, "bbox": [0, 0, width / 4, height]}],
+    }
+    split = opened(folder, instances)
+    np.testing.assert_allclose(split.boxes(split.source[0]), [box])
+    options = pipeline.ReadOptions(
+        canvas_px=80, max_boxes=1, difficult="ignore", num_workers=0, num_threads=0, cache=False
+    )
+    share = {"batch_size": 1, "process_index": 0, "process_count": 1}
+    (batch,) = pipeline.eval_batches(split, options, **share)
+    assert batch["size"].tolist() == [[80, 60]]
+    np.testing.assert_allclose(batch["boxes"][0], [box])
 
 
 def change(part, number, **fields):
