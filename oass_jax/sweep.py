@@ -4,8 +4,9 @@
     python -m oass_jax.sweep runs/own --configs max own.py --seeds 0 1 --config.batch_size=16
 
 A run lies in RUNS_DIR/CONFIG/seedN. The same command continues where it was stopped and skips what
-is finished; with other --config flags the runs are given to the program again. Where the content of
-a config file has changed, take another RUNS_DIR. Runs that fail are reported at the end, with exit
+is finished; with other --config flags the runs are given to the program again, which makes further
+epochs. For other settings, or where the content of a config file has changed, take another
+RUNS_DIR. Runs that fail are reported at the end, with exit
 status 1.
 """
 

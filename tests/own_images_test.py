@@ -97,8 +97,11 @@ def test_the_split_of_a_run_stays_wherever_its_images_are(copied):
     images, run = copied
     split = (run / "split.csv").read_text()
     moved = images.rename(images.parent / "moved")
-    again = words(moved, f"--workdir={run}", "--config.data.split_seed=5")
-    done = call([*again, "--config.data.val_fraction=0.5", "--config.num_epochs=3"])
+    again = words(moved, f"--workdir={run}", "--config.num_epochs=3")
+    done = call([*again, "--config.data.val_fraction=0.5"])
+    assert done.returncode == 2
+    assert "split.csv was drawn with other settings (data.val_fraction was 0.2, is" in done.stderr
+    done = call(again)
     assert done.returncode == 0, done.stderr
     assert "resumed from the checkpoint" in done.stdout
     assert (run / "split.csv").read_text() == split

@@ -144,11 +144,15 @@ class Split:
         except OSError as error:
             raise UserError(f"{self.where(record)} cannot be read: {error.strerror}") from error
 
-    def boxes(self, record: Record) -> np.ndarray:
+    def boxes(self, record: Record, data: bytes | None = None) -> np.ndarray:
         """The boxes of a record: float64 `[N, 4]`, ymin, xmin, ymax, xmax in [0, 1], upright.
 
         Of an image with an EXIF orientation programs write them of its stored pixels, or of the
         upright ones. Where it lies on its side the size in a list says which; else nothing does.
+
+        Args:
+          record: of the split.
+          data: the bytes of its image file, if they are at hand.
 
         Raises:
           UserError: the image cannot be read.
@@ -157,7 +161,8 @@ class Split:
         listed = record.get("listed_size")
         if listed is None or not len(boxes) or listed[0] == listed[1]:
             return boxes
-        height, width, orientation = read_header(record["image"], name=self.where(record))
+        file = record["image"] if data is None else data
+        height, width, orientation = read_header(file, name=self.where(record))
         is_stored = orientation >= 5 and tuple(listed) == (height, width)
         return turn_boxes(boxes, orientation) if is_stored else boxes
 
@@ -241,7 +246,7 @@ class ExampleReader:
         example = self._padding()
         _set_label(example["label"], record, self._options.difficult)
         if num:
-            example["boxes"][:num] = self._split.boxes(record)
+            example["boxes"][:num] = self._split.boxes(record, data)
             example["box_label"][:num] = objects["label"]
         in_place = isinstance(record["image"], Path)
         return example | {

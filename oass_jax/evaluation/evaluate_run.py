@@ -1,7 +1,6 @@
 """Evaluates a checkpoint of a run: its predictions (`--mode=eval`), its class maps (`cam`)."""
 
-from collections.abc import Mapping
-from typing import Any
+from pathlib import Path
 
 from ml_collections import ConfigDict
 
@@ -32,6 +31,8 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     console = Console(quiet=not folder.writes)
     try:
         split = _open_split(config, folder, config.eval.split, run)
+        summary = folder.evaluation(split.name, config.eval.split) / workdir.SUMMARY
+        step_before = _evaluated_step(summary)
         evaluator = Evaluator(config, folder, split, run.network, run.mesh, console)
         for note in split.notes:
             console.say(note)
@@ -42,7 +43,12 @@ def evaluate_checkpoint(config: ConfigDict, folder: Workdir) -> None:
     finally:
         console.close()
     with processes.together():
-        _refuse_to_replace_later(config, folder, evaluation.summary)
+        # Beside this a training may have gone on.
+        if (step := _evaluated_step(summary)) > max(step_before, run.step):
+            raise UserError(
+                f"step {step} was evaluated meanwhile: {summary.parent} stays as it is, and step "
+                f"{run.step} is not written"
+            )
     score_files.write(folder, evaluation)
     pictures = Pictures(config, folder, run.network, run.mesh, split)
     pictures(run.model, evaluation)
@@ -73,18 +79,9 @@ def evaluate_class_maps(config: ConfigDict, folder: Workdir) -> None:
         print(cam_files.result_table(summary, target), flush=True)
 
 
-def _refuse_to_replace_later(
-    config: ConfigDict, folder: Workdir, summary: Mapping[str, Any]
-) -> None:
-    """A training beside this may have gone on, and evaluated a later checkpoint."""
-    target = folder.evaluation(summary["dataset"], summary["split"])
-    later = workdir.read_summary(target / workdir.SUMMARY).get("step", 0)
-    is_there = (folder.checkpoints / str(later)).is_dir()
-    if config.eval.checkpoint == "last" and later > summary["step"] and is_there:
-        raise UserError(
-            f"step {later} was evaluated meanwhile: {target} stays as it is, and step "
-            f"{summary['step']} is not written"
-        )
+def _evaluated_step(path: Path) -> int:
+    """The step of a summary; 0 where there is none."""
+    return workdir.read_summary(path).get("step", 0)
 
 
 def _open(config: ConfigDict, folder: Workdir) -> Run:

@@ -116,6 +116,6 @@ def _read(split: Split, index: int) -> LabelledImage:
         data=data,
         image=read_rgb(data, name=split.where(record)),
         labels=tuple(split.class_names[c] for c in record["labels"]),
-        boxes=split.boxes(record) if split.has_boxes else None,
+        boxes=split.boxes(record, data) if split.has_boxes else None,
         box_label=np.array(objects["label"], int) if split.has_boxes else None,
     )

@@ -11,6 +11,7 @@ standard deviation. There are no random keys: no dropout. It offers
     num_features: D
     foreign_name(path): optional; the name that a file of pretrained weights has for the variable at
       `path` below the encoder, such as ('conv1', 'kernel'). Without it no such file can be loaded.
+      A file has to have each part, the first word of a name, wholly or not at all.
 
 Any normalisation layer will do; only batch normalisation brings the collection 'batch_stats'.
 

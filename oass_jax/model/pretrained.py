@@ -4,6 +4,7 @@ The encoder knows what the file calls a variable (`foreign_name`, see `encoders.
 brought from torch's layout to flax's: OIHW -> HWIO, and of a dense layer [out, in] -> [in, out].
 """
 
+import itertools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -37,9 +38,18 @@ class Report(NamedTuple):
     missing: tuple[str, ...]
     left_over: tuple[str, ...]
 
-    def torn(self) -> str:
-        """The parts of the encoder that were found in part: the file is of another encoder's."""
-        return ", ".join(sorted(_parts(self.loaded) & _parts(self.missing)))
+    def partly_loaded(self) -> str:
+        """The parts of the encoder that were found in part: the file is of another encoder's.
+
+        A part is the first word of a name, after those that all names of the encoder begin with.
+        """
+        words = [name.split(".")[:-1] for name in (*self.loaded, *self.missing)]
+        same = itertools.takewhile(lambda column: len(set(column)) == 1, zip(*words, strict=False))
+        common = len(list(same))
+        loaded, missing = (
+            {name.split(".")[common] for name in found} for found in (self.loaded, self.missing)
+        )
+        return ", ".join(sorted(loaded & missing))
 
     def summary(self) -> str:
         """One line for the log, with names shortened to their first part."""

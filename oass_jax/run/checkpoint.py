@@ -26,12 +26,12 @@ MODEL, OPTIMIZER = "model", "optimizer"
 OLD_STATE = "state"  # the one item of version 0.1
 
 
-# Of reading: what says nothing of the files.
-_PASSING = (
+# Errors of reading that say nothing of the files: memory, rights, network.
+_TRANSIENT = (
     *(errno.EIO, errno.ESTALE, errno.EACCES, errno.EPERM, errno.ETIMEDOUT, errno.EAGAIN),
     *(errno.ENOMEM, errno.EMFILE, errno.ENFILE),
 )
-_PASSING_WORDS = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+_TRANSIENT_WORDS = ("RESOURCE_EXHAUSTED", "PERMISSION_DENIED", "UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 class Restored(NamedTuple):
@@ -85,6 +85,8 @@ class Checkpoints:
         del context
         steps = [checkpoint.step for checkpoint in checkpoints]
         kept = {*sorted(steps)[-self._keep_last :], self._best(steps)}
+        # One whose record cannot be read at the moment may be the best.
+        kept.update(s for s in steps if checkpoint_record.why_unreadable(self._folder, s))
         return [step in kept for step in steps]
 
     def save(
@@ -252,23 +254,21 @@ class Checkpoints:
             record = self._record(step)
             if record is None:
                 self._refuse_old_version(step)
+                why_fn = functools.partial(checkpoint_record.why_unreadable, self._folder, step)
+                self._refuse_transient(step, processes.from_first(why_fn))
                 logger.warning("checkpoint %d is damaged: its record cannot be read", step)
                 continue
             if fingerprint is not None:
                 checkpoint_record.refuse_other_input(record, fingerprint)
             checkpoint_record.refuse_other_network(record, like)
             wanted = {name: ocp.args.StandardRestore(tree) for name, tree in like.items()}
-            bad = passing = ""
+            bad = transient = ""
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**wanted))
             except Exception as error:  # orbax raises whatever its storage raised
                 bad = first_line(error)
-                passing = bad if _is_passing(error) else ""
-            if passing := processes.first_of(passing):
-                raise UserError(
-                    f"checkpoint {step} in {self._folder} cannot be read now ({passing}): it is "
-                    "kept; start again when that is over"
-                )
+                transient = bad if _is_transient(error) else ""
+            self._refuse_transient(step, processes.first_of(transient))
             if bad := processes.first_of(bad):
                 logger.warning("checkpoint %d cannot be read: %s", step, bad)
                 continue
@@ -288,6 +288,13 @@ class Checkpoints:
         )
         raise UserError(f"none of the checkpoints {steps} in {self._folder} can be read; {advice}")
 
+    def _refuse_transient(self, step: int, why: str) -> None:
+        if why:
+            raise UserError(
+                f"checkpoint {step} in {self._folder} cannot be read now ({why}): it is kept; "
+                "start again when that is over"
+            )
+
     def _refuse_old_version(self, step: int) -> None:
         if (self._folder / str(step) / OLD_STATE).exists():
             raise UserError(
@@ -296,10 +303,10 @@ class Checkpoints:
             )
 
 
-def _is_passing(error: BaseException) -> bool:
-    """Whether reading failed of the machine and may work another time: memory, rights, network."""
+def _is_transient(error: BaseException) -> bool:
+    """Whether reading may work another time."""
     return (
         isinstance(error, MemoryError)
-        or (isinstance(error, OSError) and error.errno in _PASSING)
-        or any(word in str(error) for word in _PASSING_WORDS)
+        or (isinstance(error, OSError) and error.errno in _TRANSIENT)
+        or any(word in str(error) for word in _TRANSIENT_WORDS)
     )

@@ -21,20 +21,25 @@ ITEM = "record"  # of a checkpoint, beside its arrays
 
 
 def read(folder: Path, step: int) -> dict[str, Any] | None:
-    """The record of a checkpoint; None where it is not what was written for this step.
-
-    Raises:
-      OSError: it is there and cannot be read.
-    """
+    """The record of a checkpoint; None where it is not what was written for this step."""
     # Not by the manager: it asks for the best one in the middle of a save.
     try:
         record = json.loads(_path(folder, step).read_text(encoding="utf-8"))
         checksum = record.pop("checksum")
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        return None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
     return record if (record.get("step"), checksum) == (step, _checksum(record)) else None
+
+
+def why_unreadable(folder: Path, step: int) -> str:
+    """Why the record of a checkpoint cannot be read though it is there; empty where it can be."""
+    try:
+        _path(folder, step).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return ""
+    except OSError as error:
+        return error.strerror or type(error).__name__
+    return ""
 
 
 def write(folder: Path, step: int, record: dict[str, Any]) -> None:

@@ -76,7 +76,7 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     first_step = int(begun.state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
     with processes.together():
-        start.refuse_other_config(config, folder, parts.schedule, first_step)
+        begun = start.refuse_other_config(config, folder, parts.schedule, begun)
         _announce(config, folder, parts, begun, mesh, console)
         writer = MetricWriter(folder, step=first_step, evaluation_due=begun.evaluation_due)
     monitor = _create_monitor(config, parts, begun, writer, console)

@@ -172,9 +172,9 @@ def _first_variables(
         variables, report = pretrained.load_pretrained(
             config.model.pretrained, variables, network.encoder
         )
-        if torn := report.torn():
+        if parts_of := report.partly_loaded():
             raise UserError(
-                f"{config.model.pretrained} holds {torn} of the encoder {config.model.encoder} "
+                f"{config.model.pretrained} holds {parts_of} of the encoder {config.model.encoder} "
                 f"only in part ({report.summary()}): it is of another encoder; set model.encoder "
                 "and model.pretrained to two that go together"
             )
@@ -204,46 +204,62 @@ def fingerprint(config: ConfigDict, split: pipeline.Split) -> dict:
 
 
 def refuse_other_config(
-    config: ConfigDict, folder: Workdir, schedule: Schedule, first_step: int
-) -> None:
-    """Refuses a config that the run in the workdir was not trained with, where nothing will be.
+    config: ConfigDict, folder: Workdir, schedule: Schedule, begun: Begun
+) -> Begun:
+    """Refuses settings that the run in the workdir would only be said to have.
 
-    A run that goes on may be given other fields, which are noted; one that has ended may not, or
-    its results would be taken for theirs.
+    A run that goes on may be given others, which are noted. One that has ended may not, or its
+    results would be taken for theirs; but other settings of its evaluation make that due again.
 
     Args:
       config: every field.
       folder: the workdir, with the config of the last start.
       schedule: of the config.
-      first_step: steps done.
+      begun: where the training goes on from.
+
+    Returns:
+      `begun`, with the evaluation due where it is to be made again.
 
     Raises:
-      UserError: there are fewer steps to make than were made; the run has ended and a field that
-        is part of its results is another; or the choice of validation images would be.
+      UserError: fewer steps are wanted than were made; the run has ended and was trained
+        otherwise; or its validation images were drawn otherwise.
     """
-    before = folder.fields()
-    if not first_step or not before:
-        return
-    if first_step > schedule.total_steps:
-        raise UserError(
-            f"{folder.root} has made {first_step:,} steps already, and num_epochs="
-            f"{config.num_epochs:g} is {schedule.total_steps:,}: choose another workdir"
-        )
+    before, step = folder.fields(), int(begun.state.step)
     now = json.loads(json.dumps(flatten(config.to_dict())))  # tuples are lists there
-    goes_on = first_step < schedule.total_steps
-    changed = [
-        f"{name} was {before[name]!r}, is {now[name]!r}"
+    changed = {
+        name: f"{name} was {before[name]!r}, is {now[name]!r}"
         for name in sorted(now.keys() & before.keys())
         if before[name] != now[name]
-        and (name in _OF_SPLIT if goes_on else name not in _MAY_CHANGE)
-        and not name.startswith("cam.")
-    ]
-    if changed:
-        what = "has validation images that were drawn" if goes_on else "has ended"
+    }
+    if folder.split_list.is_file() and (of_split := changed.keys() & _OF_SPLIT):
         raise UserError(
-            f"the run in {folder.root} {what} with other settings, {'; '.join(changed)}: choose "
+            f"{folder.split_list} was drawn with other settings "
+            f"({'; '.join(changed[name] for name in sorted(of_split))}): choose another workdir"
+        )
+    if step > schedule.total_steps:
+        raise UserError(
+            f"{folder.root} has made {step:,} steps already, and num_epochs="
+            f"{config.num_epochs:g} makes {schedule.total_steps:,}: choose another workdir"
+        )
+    if step < schedule.total_steps:
+        return begun
+    of_results = {
+        name: text
+        for name, text in changed.items()
+        if name not in _MAY_CHANGE and not name.startswith("cam.")
+    }
+    # With another checkpoint the thresholds would be those of the one before.
+    trained = [
+        text
+        for name, text in of_results.items()
+        if not name.startswith("eval.") or name == "eval.checkpoint"
+    ]
+    if trained:
+        raise UserError(
+            f"the run in {folder.root} has ended with other settings, {'; '.join(trained)}: choose "
             "another workdir"
         )
+    return begun._replace(evaluation_due=begun.evaluation_due or bool(of_results))
 
 
 def train_batches(

@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from oass_jax.evaluation import thresholds
+from oass_jax.evaluation import evaluator, thresholds
 from oass_jax.evaluation.precision_recall import precision_recall, predicted
 from oass_jax.run.workdir import Workdir
 from oass_jax.training import build as training_build
@@ -72,17 +72,26 @@ def test_the_summary_says_how_the_evaluation_was_made(trained, digits, tmp_path)
     assert {name: summary[name] for name in made} == made
 
 
-def test_a_later_evaluation_is_not_replaced(trained, digits, tmp_path):
-    """As by one that was begun beside a training, and ends after it."""
+def test_a_later_evaluation_is_not_replaced(trained, digits, tmp_path, monkeypatch):
+    """By one that was begun beside a training, and ends after it."""
     folder = shutil.copytree(trained, tmp_path / "run")
-    (folder / "checkpoints" / "7").mkdir()
     path = folder / "eval" / "digit_scenes_val[:48]" / "summary.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 7}))
-    before = path.read_bytes()
-    done = call(words(digits, folder, "--mode=eval"))
+    read = evaluator.read_batches
+
+    def read_beside_a_training(*args):
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"step": 7}))
+        yield from read(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluator, "read_batches", read_beside_a_training)
+        done = call(words(digits, folder, "--mode=eval"))
     assert done.returncode == 2
     assert "step 7 was evaluated meanwhile: " in done.stderr
-    assert path.read_bytes() == before
+    assert json.loads(path.read_text())["step"] == 7
+    # What was there before is replaced, as where the checkpoint of that step is damaged.
+    done = call(words(digits, folder, "--mode=eval"))
+    assert done.returncode == 0, done.stderr
+    assert json.loads(path.read_text())["step"] == 6
 
 
 def arrays_of(evaluation):

@@ -1,3 +1,4 @@
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -54,6 +55,8 @@ def test_an_absent_class_does_not_glow():
 
 def test_lightness_rises_with_the_value():
     """So that the colours are in order for everyone, and on paper."""
+    red, green, blue, _ = matplotlib.colormaps[overlay._COLOURS](np.linspace(0, 1, 50)).T
+    assert (np.diff(0.2126 * red + 0.7152 * green + 0.0722 * blue) > 0).all()
     ramp = np.broadcast_to(np.linspace(0, 1, 320), [240, 320])
     row = below_the_title(draw(ramp), 240)[200].sum(axis=-1)
     assert row[-1] > row[160]

@@ -113,13 +113,19 @@ def test_a_part_of_the_network_loads_and_the_rest_is_named(variables, write):
 
 
 @pytest.mark.parametrize(
-    ("sizes", "torn"),
+    ("sizes", "found"),
     [((1, 2, 1, 1), ""), ((1, 3, 1, 1), "layer2"), ((2, 2, 1, 3), "layer1, layer4")],
 )
-def test_weights_of_a_shallower_encoder_are_found_out(sizes, torn):
+def test_weights_of_a_shallower_encoder_are_found_out(sizes, found):
     encoder = ResNet(stage_sizes=sizes, width=4, dtype=jnp.float32)
     _, report = load_pretrained(FIXTURE, zeros_of(encoder), encoder)
-    assert report.torn() == torn
+    assert report.partly_loaded() == found
+
+
+def test_words_that_all_names_begin_with_are_no_part():
+    loaded, missing = ("backbone.conv1.weight", "backbone.bn1.bias"), ("backbone.adapter.weight",)
+    assert pretrained.Report(loaded, missing, ()).partly_loaded() == ""
+    assert pretrained.Report(loaded, ("backbone.bn1.weight",), ()).partly_loaded() == "bn1"
 
 
 def test_float16_becomes_float32(variables, write):

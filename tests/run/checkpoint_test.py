@@ -2,6 +2,7 @@ import errno
 import json
 import resource
 import shutil
+from pathlib import Path
 from unittest import mock
 
 import jax
@@ -284,6 +285,27 @@ def test_what_fails_of_the_machine_costs_no_checkpoint(checkpoints, monkeypatch,
             restore(checkpoints)
     assert restore(checkpoints)[1] == 2
     assert checkpoints.steps() == [1, 2]
+
+
+def test_a_record_that_cannot_be_read_costs_no_checkpoint(tmp_path, checkpoints, monkeypatch):
+    save(checkpoints, 1, val_map=50.0)
+    save(checkpoints, 2, val_map=10.0)
+    path = tmp_path / "checkpoints" / "1" / "record" / "metadata"
+    read = Path.read_bytes, Path.read_text
+
+    def fails(self, *args, **kwargs):
+        if self == path:
+            raise OSError(errno.ESTALE, "Stale file handle")
+        return read[kwargs != {}](self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "read_bytes", fails)
+        patch.setattr(Path, "read_text", fails)
+        save(checkpoints, 3, 4, val_map=20.0)
+        with pytest.raises(UserError, match=r"checkpoint 1 in .* cannot be read now \(Stale file"):
+            checkpoints.restore(like(state(0)), steps=[1], fingerprint=INPUT)
+    assert checkpoints.steps() == [1, 3, 4]
+    assert checkpoints.best_step() == 1
 
 
 def test_refuses_other_input(checkpoints):

@@ -275,8 +275,7 @@ def test_a_mistake_is_one_line_and_exit_status_2(changes, message, six_steps, di
             "--config.optimizer.weight_decay=0",
             "has ended with other settings, optimizer.weight_decay was 0.0001, is 0.0",
         ),
-        ("--config.eval.image_px=64", "has ended with other settings, eval.image_px was 32, is 64"),
-        ("--config.num_epochs=1", "has made 6 steps already, and num_epochs=1 is 3"),
+        ("--config.num_epochs=1", "has made 6 steps already, and num_epochs=1 makes 3"),
         ("--config.log_every_steps=2", None),
     ],
 )
@@ -289,6 +288,19 @@ def test_a_run_that_has_ended_is_not_taken_for_another(six_steps, digits, tmp_pa
     else:
         require_mistake(done, message)
         assert (folder / "config.json").read_bytes() == before
+
+
+def test_a_run_that_has_ended_is_evaluated_again_by_other_settings(six_steps, digits, tmp_path):
+    """Those that it predicts by, which are in its config."""
+    folder = shutil.copytree(six_steps[0], tmp_path / "run")
+    done = call(words(digits, folder, "--config.eval.weights=ema"))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads((folder / EVALUATION / "summary.json").read_text())
+    assert (summary["weights"], summary["step"]) == ("ema", STEPS)
+    assert Workdir(folder).fields()["eval.weights"] == "ema"
+    assert "ema weights" in json.loads((folder / "thresholds.json").read_text())["source"]
+    assert [row["step"] for row in rows(folder) if "val/map" in row] == [3, 6]
+    assert leaves(folder, STEPS) == leaves(six_steps[0], STEPS)
 
 
 def test_a_mistake_of_a_process_is_one_line_and_exit_status_2(digits, tmp_path):

@@ -32,7 +32,7 @@ from oass_jax.data.sources.voc_annotation import parse_annotation
 from oass_jax.errors import UserError
 
 _ANNOTATIONS, _IMAGES, _LISTS = "Annotations", "JPEGImages", "ImageSets/Main"
-_TRAINVAL = "trainval"  # no split of its own, unless there is neither of the two
+_TRAINVAL = "trainval"  # no split of its own, unless there is only another beside it
 # VOC's lists of one class, `cat_train.txt`, and CVAT's of all that has no split.
 _NO_SPLIT = re.compile(rf".*_(train|val|{_TRAINVAL}|test)|default")
 
@@ -56,9 +56,15 @@ def read(path: Path) -> ImageList:
       UserError: it is no such folder.
       ListError: annotations or lists are wrong.
     """
-    files = dict(_files(path / _ANNOTATIONS, (".xml",)))
+    files, there = (
+        dict(_files(path / folder, suffixes))
+        for folder, suffixes in ((_ANNOTATIONS, (".xml",)), (_IMAGES, SUFFIXES))
+    )
     if not files:
         raise UserError(f"{path} has no {_ANNOTATIONS}/*.xml: name the folder that holds them")
+    # As in a backup: of those at the top it is an error.
+    imageless = [name for name in files if "/" in name and there and name not in there]
+    files = {name: file for name, file in files.items() if name not in imageless}
     splits, unread = _read_lists(path, files)
     digest = hashlib.sha256()
     images, problems = [], []
@@ -81,8 +87,12 @@ def read(path: Path) -> ImageList:
     if unread:
         note += f"; not read: {shorten(unread)}"
     notes = [note]
-    without = [name for name, _ in _files(path / _IMAGES, SUFFIXES) if name not in files]
-    if without:
+    if imageless:
+        notes.append(
+            f"warning: {len(imageless)} annotations in folders below {_ANNOTATIONS} have no image "
+            f"and are not read, such as {imageless[0]}"
+        )
+    if without := [name for name in there if name not in files]:
         notes.append(
             f"warning: {len(without)} images have no annotation and are not read, such as "
             f"{without[0]}: one without an <object> says that nothing is there"
@@ -101,8 +111,10 @@ def read(path: Path) -> ImageList:
 def _files(folder: Path, suffixes: Collection[str]) -> Iterator[tuple[str, Path]]:
     """The files below a folder by their names relative to it, without suffix, in order."""
     for file in sorted(folder.rglob("*")):
-        if file.suffix.lower() in suffixes and file.is_file():
-            yield file.relative_to(folder).with_suffix("").as_posix(), file
+        name = file.relative_to(folder)
+        is_hidden = any(part.startswith(".") for part in name.parts)
+        if file.suffix.lower() in suffixes and not is_hidden and file.is_file():
+            yield name.with_suffix("").as_posix(), file
 
 
 def _image(image_id: str, file: Path, data: bytes, split: str | None) -> ListedImage:
@@ -130,19 +142,22 @@ def _read_lists(path: Path, known: Collection[str]) -> _Lists:
     Raises:
       ListError: an image is in two splits, in one twice, or has no annotation.
     """
+    lists = sorted((path / _LISTS).glob("*.txt"))
+    # The plain name comes first where there are others.
+    lists.sort(key=lambda file: file.stem not in SPLIT_WORDS.values())
     files: dict[str, Path] = {}
-    unread, problems = [], []
-    lists = {file.stem.lower(): file for file in sorted((path / _LISTS).glob("*.txt"))}
-    for word, file in lists.items():
+    trainval, unread, problems = None, [], []
+    for file in lists:
+        word = file.stem.lower()
         split = SPLIT_WORDS.get(word)
-        if split in files:
-            problems.append(f"{files[split]} and {file} are lists of one split: remove one")
-        elif split:
+        if split and split not in files:
             files[split] = file
-        elif word != _TRAINVAL and not _NO_SPLIT.fullmatch(word):
+        elif word == _TRAINVAL:
+            trainval = file
+        elif split or not _NO_SPLIT.fullmatch(word):
             unread.append(file.name)
-    if _TRAINVAL in lists and not files.keys() & {TRAIN, VAL}:
-        files[TRAIN] = lists[_TRAINVAL]
+    if trainval and files and not files.keys() & {TRAIN, VAL}:
+        files[TRAIN] = trainval
     splits: dict[str, str] = {}
     for split, file in files.items():
         lines = filter(None, map(str.strip, read_text(file).splitlines()))

@@ -105,7 +105,7 @@ def render(sources: Sequence[Source]) -> str:
         script=_text("script.js"),
         sources=sources,
         numbers=numbers,
-        rule=_rule(sources),
+        rule=_rule(sources, numbers),
         titles=[_title(source) for source in sources],
         starts=[source.folder.starts()[-1:] for source in sources],
         num_draws=num_draws,
@@ -286,10 +286,11 @@ def _labels_of(source: Source, image: int) -> str:
     return ", ".join(names[:MAX_NAMES]) + more or "nothing"
 
 
-def _rule(sources: Sequence[Source]) -> str:
+def _rule(sources: Sequence[Source], numbers: Sequence[Numbers]) -> str:
     """What CF1 and OF1 are measured by: the thresholds, if all have them of the same making."""
-    makings = {(source.has_thresholds, source.thresholds_of is None) for source in sources}
-    return "best_f1" if makings in ({(True, True)}, {(True, False)}) else "threshold_0.5"
+    all_have = all("best_f1" in own.rules for own in numbers)
+    is_one_making = len({source.thresholds_of is None for source in sources}) == 1
+    return "best_f1" if all_have and is_one_making else "threshold_0.5"
 
 
 def _headline_rule(numbers: Numbers, rule: str) -> Mapping[str, Any]:

@@ -78,13 +78,16 @@ def test_lists_may_have_the_names_that_cvat_gives_them(folder):
     write_list(folder, "extra", "a")
     assert [len(opened(folder, name)) for name in ("train", "val", "test")] == [1, 1, 1]
     assert opened(folder).notes[0].endswith("lists: test, train, val; not read: extra.txt")
-    write_list(folder, "val", "b")
-    with pytest.raises(ListError, match=r"are lists of one split: remove one"):
-        opened(folder)
+    write_list(folder, "val", "a")  # the plain name comes first
+    write_list(folder, "train", "b")
+    assert [opened(folder, name).filename(0) for name in ("train", "val")] == ["b", "a"]
+    unread = "Train.txt, Validation.txt, extra.txt"
+    assert opened(folder).notes[0].endswith(f"lists: test, train, val; not read: {unread}")
 
 
-def test_trainval_is_for_training_where_nothing_else_is(folder):
+def test_trainval_is_for_training_where_only_another_list_is(folder):
     write_list(folder, "trainval", "a", "b")
+    assert {len(opened(folder, name, val_fraction=0.34)) for name in ("train", "val")} == {1, 2}
     write_list(folder, "test", "c")
     assert [len(opened(folder, name)) for name in ("train", "test")] == [2, 1]
 
@@ -95,14 +98,18 @@ def test_nothing_is_left_out_without_a_word(folder):
         (folder / part / "sub").mkdir()
         shutil.move(folder / part / f"c{suffix}", folder / part / "sub" / f"c{suffix}")
     shutil.copy(folder / "JPEGImages" / "a.png", folder / "JPEGImages" / "new.png")
+    for name in ("backup", ".ipynb_checkpoints"):
+        shutil.copytree(folder / "Annotations" / "sub", folder / "Annotations" / name)
     write_list(folder, "train", "a")
     write_list(folder, "val", "sub/c")
     split = opened(folder)
     assert [split.filename(i) for i in range(3)] == ["a", "b", "sub/c"]
     assert len(opened(folder, "val")) == 1
-    assert "warning: 1 images have no annotation and are not read, such as new: " in split.notes[1]
-    assert "warning: 1 images of " in split.notes[2]
-    assert "are in no split of the lists, such as b: only" in split.notes[2]
+    first, second, third = split.notes[1:4]
+    assert first.startswith("warning: 1 annotations in folders below")
+    assert first.endswith("not read, such as backup/c")
+    assert second.startswith("warning: 1 images have no annotation and are not read, such as new: ")
+    assert "are in no split of the lists, such as b: only" in third
 
 
 def test_a_name_with_a_number_is_not_that_without(folder):
