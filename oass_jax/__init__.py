@@ -56,6 +56,10 @@ def load(
     in float32, which is faster there than bfloat16: the numbers of a run in bfloat16 then differ
     from those of its evaluation by rounding.
 
+    Several threads may share what is returned, processes may not: after a fork it hangs. So load it
+    in each worker of a server (of gunicorn without `--preload`), and start `multiprocessing` with
+    'spawn'.
+
     Args:
       workdir: of the run.
       threshold: from which probability on a class is a label: 'best_f1' takes the thresholds that

@@ -69,7 +69,9 @@ def main(argv: Sequence[str]) -> None:
     libraries.quieten()
     from oass_jax.evaluation import predictor
 
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that images are deleted
+    for number in (signal.SIGTERM, signal.SIGHUP):  # so that images are deleted
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     with serve(predictor.load(args.workdir, batch_size=1), args.port) as (app, address):
         print(f"open {address} in a browser; Ctrl-C ends it", flush=True)
         app.block_thread()
@@ -82,6 +84,9 @@ def require_gradio() -> None:
       UserError: it is not installed.
     """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # read when it is imported
+    for name in ("NO_PROXY", "no_proxy"):  # it asks itself whether it is there
+        known = filter(None, [os.environ.get(name)])
+        os.environ[name] = ",".join([*known, "127.0.0.1", "localhost"])
     try:
         import gradio  # noqa: F401
     except ImportError as error:
@@ -191,7 +196,10 @@ def create(model: "Predictor") -> "gr.Blocks":
             return view.bars(found, limit), drawn, text
 
         always_last = {"trigger_mode": "always_last", "show_progress": "hidden"}
-        image.change(predict, image, [seen, name]).then(show, controls, shown, **always_last)
+        # Of a file that gradio itself cannot open `predict` is not called.
+        image.change(lambda: (None, gr.Dropdown([], value=None)), None, [seen, name]).then(
+            predict, image, [seen, name]
+        ).then(show, controls, shown, **always_last)
         threshold.input(lambda: False, None, own, **always_last)
         for control in (name.input, own.change, threshold.input, with_cut.input):
             control(show, controls, shown, **always_last)

@@ -12,18 +12,21 @@ writes files instead:
     DIR/cams/IMAGE/maps.npy    with --cams: raw maps of all classes, float32 [C, h, w], in cells
 
 predictions.csv appears when all is done; until then its lines are in predictions.csv.tmp, which
-stays where the command is interrupted. IMAGE is the path from the folder that all images have in
-common. An image that cannot be read is reported and skipped; the exit status is then 1.
+stays where the command is interrupted, until it is started again, from the beginning. IMAGE is the
+path from the folder that all images have in common. Of a folder .jpg, .jpeg, .png, .webp, .tif,
+.tiff, .bmp and .gif are taken, and what its links lead to. An image or folder that cannot be read
+is reported and skipped; the exit status is then 1.
 """
 
 import argparse
 import csv
 import glob
+import hashlib
 import io
 import json
 import os
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +36,9 @@ from oass_jax.errors import DivergedError, UserError, nearest_path
 if TYPE_CHECKING:
     from oass_jax.evaluation.predictor import Predictor
     from oass_jax.evaluation.result import Result
+
+
+_MAX_NAME_BYTES = 200  # of the 255 that file systems take
 
 
 def parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -86,7 +92,10 @@ def main(argv: Sequence[str]) -> int:
     """The command. Imports jax late, so that errors answer at once."""
     args = parse(argv)
     # All of them before anything is written, since what is written are images, too.
-    paths = list(_find(args.images, args.out))
+    unread: list[OSError] = []
+    paths = list(_find(args.images, args.out, unread.append))
+    for error in unread:
+        command_line.print_error(f"{error.filename} cannot be read: {error.strerror}")
     if not paths:
         raise UserError(f"there is no image in {' '.join(args.images)}")
     from oass_jax.evaluation import decision
@@ -100,10 +109,11 @@ def main(argv: Sequence[str]) -> int:
 
     model = predictor.load(args.workdir, threshold=args.threshold, batch_size=args.batch_size)
     print(f"step {model.step}; thresholds: {model.decision.source}", file=sys.stderr)
-    unreadable = []
+    unreadable = 0
 
     def report(error: UserError) -> None:
-        unreadable.append(error)
+        nonlocal unreadable
+        unreadable += 1
         command_line.print_error(str(error))
 
     results = model.stream(paths, on_error=report)
@@ -121,24 +131,29 @@ def main(argv: Sequence[str]) -> int:
         command_line.print_error(str(error))
         return error.status
     if unreadable:
-        command_line.print_error(f"{len(unreadable)} of {len(paths)} images could not be read")
-    return 1 if unreadable else 0
+        command_line.print_error(f"{unreadable} of {len(paths)} images could not be read")
+    return 1 if unreadable or unread else 0
 
 
-def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
+def _find(
+    words: Sequence[str], out: Path | None, on_error: Callable[[OSError], None]
+) -> Iterator[str]:
     """The paths of all images that the words of the command line name, but for those in `out`.
+
+    Args:
+      words: files, folders, patterns and lists.
+      out: what is written to; None for nothing.
+      on_error: called for a folder that cannot be read.
 
     Raises:
       UserError: a word names nothing.
     """
     from oass_jax.data.image_file import SUFFIXES
 
-    excluded = {os.path.abspath(out), os.path.abspath(out / "cams")} if out else set()
+    excluded = {os.path.realpath(out), os.path.realpath(out / "cams")} if out else set()
     for word in words:
         if os.path.isdir(word):
-            for folder, folders, names in os.walk(word):
-                below = os.path.abspath(folder)
-                folders[:] = sorted(f for f in folders if os.path.join(below, f) not in excluded)
+            for folder, names in _walk(word, excluded, on_error):
                 images = (name for name in sorted(names) if name.lower().endswith(SUFFIXES))
                 yield from (os.path.join(folder, name) for name in images)
         elif os.path.exists(word):
@@ -148,19 +163,42 @@ def _find(words: Sequence[str], out: Path | None) -> Iterator[str]:
         elif "**" in word and (matches := sorted(glob.iglob(word, recursive=True))):
             # It names folders and what is in them, whatever that is.
             inside = [m for m in matches if os.path.isdir(m) or m.lower().endswith(SUFFIXES)]
-            found = dict.fromkeys(map(os.path.normpath, _find(inside, out)))
-            # As of a folder that is named: only what is excluded below it.
-            base = os.path.abspath(os.path.dirname(word.partition("*")[0]))
-            below = [folder for folder in excluded if _is_in(folder, [base])]
-            yield from (path for path in found if not _is_in(path, below))
+            found = {_place(path): path for path in reversed(list(_find(inside, out, on_error)))}
+            # As of a folder that is named: that itself is not excluded.
+            base = os.path.realpath(os.path.dirname(word.partition("*")[0]))
+            others = [each for each in excluded if not _is_in(f"{base}{os.sep}", [each])]
+            kept = (path for place, path in found.items() if not _is_in(place, others))
+            yield from reversed([os.path.normpath(path) for path in kept])
         elif matches := sorted(glob.iglob(word, recursive=True)):
-            yield from _find(matches, out)
+            yield from _find(matches, out, on_error)
         else:
             raise UserError(f"there is no image {word}: {nearest_path(Path(word))}")
 
 
+def _walk(
+    top: str, excluded: Collection[str], on_error: Callable[[OSError], None]
+) -> Iterator[tuple[str, list[str]]]:
+    """Folders, each once whatever links lead to it, and the names of their files."""
+    seen = set()
+    for folder, folders, names in os.walk(top, onerror=on_error, followlinks=True):
+        here = os.path.realpath(folder)
+        if here in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        below = {name: os.path.realpath(os.path.join(folder, name)) for name in folders}
+        folders[:] = sorted(name for name, path in below.items() if path not in excluded)
+        yield folder, names
+
+
+def _place(path: str) -> str:
+    """Where a file lies, whatever links led to its folder."""
+    folder, name = os.path.split(path)
+    return os.path.join(os.path.realpath(folder), name)
+
+
 def _is_in(path: str, folders: Collection[str]) -> bool:
-    return any(os.path.abspath(path).startswith(folder + os.sep) for folder in folders)
+    return any(path.startswith(folder + os.sep) for folder in folders)
 
 
 def _listed(path: str) -> Iterator[str]:
@@ -209,6 +247,8 @@ def _write(
       results: what it predicts, one after the other.
       cams_below: the folder that all images have in common; None to write no class maps.
     """
+    import filelock
+
     from oass_jax.run import workdir
     from oass_jax.run.files import write_bytes
 
@@ -217,7 +257,10 @@ def _write(
     num_images = 0
     try:
         out.mkdir(parents=True, exist_ok=True)
-        with temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+        with (
+            filelock.FileLock(out / ".predict.lock", timeout=0),
+            temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+        ):
             table = csv.writer(file, lineterminator="\n")
             table.writerow(["image", "labels", *model.class_names])
             for result in results:
@@ -228,9 +271,13 @@ def _write(
                 if cams_below is not None:
                     name = os.path.relpath(os.path.abspath(result.name), cams_below)
                     _write_cams(out / "cams" / name, result)
-        os.replace(temporary, path)
+            os.replace(temporary, path)
         summary = model.about() | {"num_images": num_images, "command": workdir.command()}
         write_bytes(out / workdir.SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
+    except filelock.Timeout:
+        raise UserError(
+            f"another prediction is writing to {out}: wait for its end, or name another --out"
+        ) from None
     except OSError as error:
         raise UserError(
             f"cannot write to {error.filename or f'--out={out}'}: {error.strerror}"
@@ -240,15 +287,29 @@ def _write(
 def _write_cams(folder: Path, result: "Result") -> None:
     import numpy as np
 
-    from oass_jax.run.files import safe_name, write_bytes
+    from oass_jax.run.files import write_bytes
 
     files = {"maps.npy": io.BytesIO()}
     np.save(files["maps.npy"], result.maps, allow_pickle=False)
     for label in result.labels:
-        files[f"{safe_name(label)}.png"] = data = io.BytesIO()
+        files[f"{_short_name(label)}.png"] = data = io.BytesIO()
         result.overlay(label).save(data, "PNG")
     for name, data in files.items():
         write_bytes(folder / name, data.getvalue())
+    for path in folder.glob("*.png"):  # of labels that an earlier prediction gave
+        if path.name not in files:
+            path.unlink(missing_ok=True)
+
+
+def _short_name(label: str) -> str:
+    """A class as part of a file name; of a long one the beginning, and what tells it apart."""
+    from oass_jax.run.files import safe_name
+
+    name = safe_name(label)
+    if len(name.encode()) <= _MAX_NAME_BYTES:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return name.encode()[: _MAX_NAME_BYTES - 9].decode(errors="ignore") + f"%{digest}"
 
 
 if __name__ == "__main__":

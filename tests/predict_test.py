@@ -1,15 +1,19 @@
 """The command predict, as the words a user types."""
 
 import csv
+import errno
 import json
+import os
 import shutil
 import signal
 from pathlib import Path
 
+import filelock
 import numpy as np
 import pytest
 from PIL import Image
 
+import oass_jax
 from oass_jax import predict
 from oass_jax.evaluation.predictor import Predictor
 from oass_jax.run import build
@@ -121,27 +125,32 @@ def test_an_image_that_cannot_be_read_is_skipped(finished_run, photos, tmp_path)
 def test_files_are_found_by_pattern_and_name(photos, monkeypatch):
     monkeypatch.chdir(photos)
     (photos / "@c[1].png").write_bytes((photos / "c.png").read_bytes())
-    assert list(predict._find(["**/x.PNG", "@c[1].png"], None)) == [
+    assert list(predict._find(["**/x.PNG", "@c[1].png"], None, print)) == [
         "a/x.PNG",
         "b/x.PNG",
         "@c[1].png",
     ]
-    assert list(predict._find(["."], None)) == ["./@c[1].png", "./c.png", "./a/x.PNG", "./b/x.PNG"]
+    assert list(predict._find(["."], None, print)) == [
+        "./@c[1].png",
+        "./c.png",
+        "./a/x.PNG",
+        "./b/x.PNG",
+    ]
     # What an earlier command wrote there is not predicted.
-    assert list(predict._find(["."], Path("a"))) == ["./@c[1].png", "./c.png", "./b/x.PNG"]
+    assert list(predict._find(["."], Path("a"), print)) == ["./@c[1].png", "./c.png", "./b/x.PNG"]
     (photos / "a" / "notes.txt").touch()
     each = ["@c[1].png", "a/x.PNG", "b/x.PNG", "c.png"]
-    assert sorted(predict._find(["**"], None)) == each
-    assert sorted(predict._find(["**"], Path("a"))) == [*each[:1], *each[2:]]
-    assert list(predict._find(["**/a"], None)) == ["a/x.PNG"]
+    assert sorted(predict._find(["**"], None, print)) == each
+    assert sorted(predict._find(["**"], Path("a"), print)) == [*each[:1], *each[2:]]
+    assert list(predict._find(["**/a"], None, print)) == ["a/x.PNG"]
     for out in (Path("."), Path("..")):
-        assert sorted(predict._find(["**"], out)) == each
-    assert list(predict._find(["a/**"], Path("a"))) == ["a/x.PNG"]
+        assert sorted(predict._find(["**"], out, print)) == each
+    assert list(predict._find(["a/**"], Path("a"), print)) == ["a/x.PNG"]
     (photos / "cams").mkdir()
     (photos / "cams" / "x.png").touch()
-    assert "./cams/x.png" not in list(predict._find(["."], Path(".")))
+    assert "./cams/x.png" not in list(predict._find(["."], Path("."), print))
     (photos / "list.txt").write_text("\ufeffc.png\n", encoding="utf-8")
-    assert list(predict._find(["@list.txt"], None)) == ["c.png"]
+    assert list(predict._find(["@list.txt"], None, print)) == ["c.png"]
 
 
 @pytest.mark.parametrize(
@@ -212,3 +221,70 @@ def test_the_workdir_is_all_that_is_needed(digits, scenes, tmp_path, monkeypatch
     done = run(folder, min(scenes.iterdir()))
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
+
+
+def test_links_are_followed_and_each_image_is_found_once(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(photos)
+    (tmp_path / "elsewhere").mkdir()
+    shutil.copy(photos / "c.png", tmp_path / "elsewhere" / "d.png")
+    (photos / "link").symlink_to(tmp_path / "elsewhere")
+    (photos / "loop").symlink_to(photos)
+    each = ["a/x.PNG", "b/x.PNG", "c.png", "link/d.png"]
+    assert sorted(map(os.path.normpath, predict._find(["."], None, print))) == each
+    assert sorted(predict._find(["**"], None, print)) == each
+    # What is written through a link is not predicted either.
+    assert sorted(predict._find(["**"], tmp_path / "elsewhere", print)) == each[:3]
+    (tmp_path / "to_photos").symlink_to(photos)
+    found = predict._find([str(tmp_path / "to_photos")], photos / "a", print)
+    assert "a" not in {Path(path).parent.name for path in found}
+
+
+def test_a_folder_that_cannot_be_read_is_reported(finished_run, photos, monkeypatch):
+    walk = os.walk
+
+    def denied(top, onerror, followlinks):
+        onerror(PermissionError(errno.EACCES, "Permission denied", f"{top}/secret"))
+        return walk(top, onerror=onerror, followlinks=followlinks)
+
+    monkeypatch.setattr(os, "walk", denied)
+    done = run(finished_run, photos)
+    assert done.returncode == 1
+    assert f"error: {photos}/secret cannot be read: Permission denied" in done.stderr.splitlines()
+    assert len(done.stdout.splitlines()) == 3
+
+
+def test_one_prediction_at_a_time_writes_to_a_folder(finished_run, photos, tmp_path):
+    with filelock.FileLock(tmp_path / ".predict.lock"):
+        done = run(finished_run, photos, f"--out={tmp_path}")
+    assert done.returncode == 2
+    assert f"another prediction is writing to {tmp_path}: wait for its end" in done.stderr
+    assert not (tmp_path / "predictions.csv.tmp").exists()
+
+
+def test_class_maps_are_those_of_the_labels(run_with, photos, tmp_path):
+    folder, out = run_with(), tmp_path / "out"
+    names = (folder / "classes.txt").read_text().split()
+    names[:2] = ["\u732b" * 84, "\u732b" * 85]
+    (folder / "classes.txt").write_text("".join(f"{name}\n" for name in names))
+    for threshold in ("1e-9", "1"):
+        done = run(folder, photos / "c.png", f"--out={out}", "--cams", f"--threshold={threshold}")
+        assert done.returncode == 0, done.stderr
+        found = sorted(path.name for path in (out / "cams" / "c.png").iterdir())
+        assert len(found) == 1 + (10 if threshold == "1e-9" else 0)
+
+
+def test_an_error_that_is_kept_does_not_keep_the_image(finished_run, photos):
+    (photos / "broken.png").write_bytes((photos / "c.png").read_bytes()[:-30])
+    errors = []
+    list(oass_jax.load(finished_run).stream([photos / "broken.png"], on_error=errors.append))
+    (error,) = errors
+    assert "broken.png cannot be decoded" in str(error)
+    assert error.__traceback__ is error.__cause__ is error.__context__ is None
+
+
+def test_what_is_no_file_is_not_waited_for(finished_run, photos):
+    os.mkfifo(photos / "pipe.png")
+    done = run(finished_run, photos / "pipe.png", photos)
+    assert done.returncode == 1
+    assert f"error: {photos / 'pipe.png'} is no file" in done.stderr.splitlines()
+    assert len(done.stdout.splitlines()) == 3

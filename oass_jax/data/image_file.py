@@ -3,6 +3,7 @@
 import io
 import struct
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -40,11 +41,11 @@ _DECODE_ERRORS = (
 )
 
 
-def read_header(file: bytes | Path, *, name: str) -> tuple[int, int, int]:
+def read_header(file: bytes | Path | BinaryIO, *, name: str) -> tuple[int, int, int]:
     """Size and orientation of an image without decoding its pixels.
 
     Args:
-      file: its bytes, or its path, of which no more is read than has to be.
+      file: its bytes; or its path or the open file, of which no more is read than has to be.
       name: what the error calls the file.
 
     Returns:
@@ -201,7 +202,7 @@ def turn_boxes(boxes: np.ndarray, orientation: int) -> np.ndarray:
     return np.stack([corners_y[0], corners_x[0], corners_y[1], corners_x[1]], axis=-1)
 
 
-def _open(file: bytes | Path) -> Image.Image:
+def _open(file: bytes | Path | BinaryIO) -> Image.Image:
     source = io.BytesIO(file) if isinstance(file, bytes) else file
     return _checked(Image.open(source, formats=_FORMATS))
 

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import itertools
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 
 from oass_jax import config_file
 from oass_jax.data.example import stack_examples
-from oass_jax.data.image_file import read_shrunk
+from oass_jax.data.image_file import read_header, read_shrunk
 from oass_jax.errors import DivergedError, UserError
 from oass_jax.evaluation import decision, predict
 from oass_jax.evaluation.evaluator import create_predict_fn
@@ -135,7 +136,7 @@ class Predictor:
                 except UserError as error:
                     if on_error is None:
                         raise
-                    on_error(error)
+                    on_error(UserError(str(error)))  # whose frames do not hold the image
                     continue
                 yield seen
         finally:
@@ -227,8 +228,14 @@ def _call(function: Callable, *args: Any) -> concurrent.futures.Future:
 def _source(image: Any, number: int) -> tuple[str, bytes | Image.Image]:
     """Name and content of what a user calls an image."""
     if isinstance(image, str | os.PathLike):
+        path = Path(os.path.expanduser(image))
         try:
-            return str(image), Path(os.path.expanduser(image)).read_bytes()
+            if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+                raise UserError(f"{image} is no file")
+            with path.open("rb") as file:
+                read_header(file, name=str(image))  # before gigabytes of something else are read
+                file.seek(0)
+                return str(image), file.read()
         except (OSError, ValueError) as error:  # the latter of a path that cannot be one
             reason = getattr(error, "strerror", None) or error
             raise UserError(f"{image} cannot be read: {reason}") from error
