@@ -28,7 +28,8 @@ exec_module() {
 
 # is_supported PYTHON
 is_supported() {
-  "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' > /dev/null 2>&1
+  # Of newer ones the index does not have every package.
+  "$1" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' > /dev/null 2>&1
 }
 
 # newest_step WORKDIR: of its checkpoints; -1 for none
@@ -43,13 +44,13 @@ newest_step() {
 
 find_python() {
   local candidate
-  for candidate in python3 python3.12 python3.11 python3.13 python; do
+  for candidate in python3 python3.12 python3.13 python3.14 python3.11 python; do
     if is_supported "$candidate"; then
       echo "$candidate"
       return
     fi
   done
-  echo "error: Python 3.11 or newer is needed; name one with PYTHON=/path/to/python" >&2
+  echo "error: Python 3.11 to 3.14 is needed; name one with PYTHON=/path/to/python" >&2
   return 2
 }
 
@@ -89,6 +90,6 @@ elif [ -z "${PYTHON:-}" ]; then
   PYTHON="$checkout/.venv/bin/python"
 fi
 if ! is_supported "$PYTHON"; then
-  echo "error: $PYTHON is not Python 3.11 or newer; name one with PYTHON=/path/to/python" >&2
+  echo "error: $PYTHON is not Python 3.11 to 3.14; name one with PYTHON=/path/to/python" >&2
   exit 2
 fi

@@ -251,4 +251,4 @@ def test_an_old_interpreter_is_reported(checkout, env, tmp_path):
     done = demo(checkout, env | {"VIRTUAL_ENV": str(tmp_path / "old")})
     assert (done.returncode, done.stdout) == (2, "")
     assert len(done.stderr.splitlines()) == 1
-    assert "is not Python 3.11 or newer" in done.stderr
+    assert "is not Python 3.11 to 3.14" in done.stderr

@@ -173,18 +173,23 @@ class Split:
         """
         return any(len(record["labels"]) for record in self.source)
 
-    def labels(self, difficult: str = "positive") -> np.ndarray:
+    def labels(self, difficult: str = "positive", *, count: int | None = None) -> np.ndarray:
         """The classes of every record: int8 `[N, C]`, 1, 0 or -1 (ignored).
 
         Reads every record, the first time, but decodes no image.
 
         Args:
           difficult: see `ReadOptions`.
+          count: read so many records at even distances, where there are more; None for all.
         """
-        label = np.zeros([len(self), len(self.class_names)], np.int8)
-        for row, record in zip(label, self._annotations, strict=True):
+        records = self._annotations if count is None or count >= len(self) else self._sample(count)
+        label = np.zeros([len(records), len(self.class_names)], np.int8)
+        for row, record in zip(label, records, strict=True):
             _set_label(row, record, difficult)
         return label
+
+    def _sample(self, count: int) -> list[Record]:
+        return [self.source[int(index)] for index in np.linspace(0, len(self) - 1, count)]
 
     @functools.cached_property
     def _annotations(self) -> list[dict[str, Any]]:

@@ -23,6 +23,7 @@ from oass_jax.model.network import Network
 from oass_jax.run.workdir import Workdir
 
 Batch = dict[str, jax.Array]
+_MAX_THREADS = 32
 
 
 def create_mesh() -> Mesh:
@@ -300,8 +301,12 @@ def has_patches(config: ConfigDict) -> bool:
 
 
 def _num_threads(config: ConfigDict) -> int:
-    """The threads that decode in each process: as many as there are cores for it, if not set."""
-    return config.data.num_threads or max(1, num_cores() // max(1, config.data.num_workers))
+    """The threads that decode in each process, if not set as many as there are cores for it.
+
+    Each reads a batch ahead: those of a large node would fill its memory.
+    """
+    cores = min(_MAX_THREADS, num_cores() // max(1, config.data.num_workers))
+    return config.data.num_threads or max(1, cores)
 
 
 def num_cores() -> int:

@@ -72,7 +72,7 @@ def _measure(config: ConfigDict, folder: Workdir) -> list[str]:
     run_s = total * max(step_s, input_s) + evaluations * eval_s + saves * save_s
     size_mb = sum(p.stat().st_size for p in folder.checkpoints.rglob("*") if p.is_file()) / 1e6
     kept = config.checkpoint.keep_last + 1
-    waits = " (reading is slower than computing)" if input_s > step_s else ""
+    waits = " (reading is slower than computing: store smaller images)" if input_s > step_s else ""
     device = mesh.devices.flat[0]
     return [
         f"{mesh.size} x {device.device_kind}",

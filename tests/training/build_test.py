@@ -171,10 +171,13 @@ def test_the_devices_of_a_process_are_side_by_side_in_the_mesh(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("threads", "workers", "expected"), [(0, 0, 6), (0, 2, 3), (0, 8, 1), (5, 0, 5)]
+    ("cores", "threads", "workers", "expected"),
+    [(6, 0, 0, 6), (6, 0, 2, 3), (6, 0, 8, 1), (6, 5, 0, 5), (192, 0, 0, 32), (192, 64, 0, 64)],
 )
-def test_as_many_threads_as_cores_share_the_decoding(threads, workers, expected, monkeypatch):
-    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+def test_as_many_threads_as_cores_share_the_decoding(
+    cores, threads, workers, expected, monkeypatch
+):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(cores)), raising=False)
     config = default_config.get_config()
     config.data.num_threads, config.data.num_workers = threads, workers
     assert build.read_options(config).num_threads == expected
@@ -195,7 +198,7 @@ def test_evaluation_reads_with_its_own_canvas_and_rule_and_no_cache():
 def test_chance_is_the_least_loss_of_a_network_that_sees_nothing(pos_weight):
     label = np.zeros((40, 3), np.int8)
     label[:2, 0] = label[:8, 1] = label[:30, 2] = 1
-    split = mock.Mock(labels=lambda difficult: label)
+    split = mock.Mock(labels=lambda difficult, count=None: label)
     config = config_with(**{"loss.pos_weight": pos_weight})
     weight = training_build.positive_weight(config, split)
     logits = np.linspace(-6, 6, 601)

@@ -305,3 +305,9 @@ def test_reading_does_not_look_for_images(tmp_path):
     assert [(i.filename, i.where, i.labels) for i in images] == [
         ("x.png", "labels.csv, line 2", ("cat", "dog"))
     ]
+
+
+def test_labels_of_a_part_are_evenly_spaced(folder):
+    split = opened(folder, "image,labels\na.png,cat\nb.png,dog\nc.png,\nd.png,cat|dog\n")
+    assert split.labels(count=2).tolist() == [[1, 0], [1, 1]]
+    assert split.labels(count=4).tolist() == split.labels().tolist()
