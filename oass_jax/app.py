@@ -158,6 +158,9 @@ def create(model: "Predictor") -> "gr.Blocks":
                     height=320,
                     buttons=["fullscreen"],
                 )
+                # What gradio itself cannot open would end in a traceback. No class of our own: it
+                # would write an app.pyi beside this file.
+                image.preprocess = lambda payload: payload and payload.path
                 own = gr.Checkbox(
                     True,
                     label="Thresholds of the run",
@@ -196,10 +199,7 @@ def create(model: "Predictor") -> "gr.Blocks":
             return view.bars(found, limit), drawn, text
 
         always_last = {"trigger_mode": "always_last", "show_progress": "hidden"}
-        # Of a file that gradio itself cannot open `predict` is not called.
-        image.change(lambda: (None, gr.Dropdown([], value=None)), None, [seen, name]).then(
-            predict, image, [seen, name]
-        ).then(show, controls, shown, **always_last)
+        image.change(predict, image, [seen, name]).then(show, controls, shown, **always_last)
         threshold.input(lambda: False, None, own, **always_last)
         for control in (name.input, own.change, threshold.input, with_cut.input):
             control(show, controls, shown, **always_last)

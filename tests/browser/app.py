@@ -104,6 +104,15 @@ def use(page: Page, args: argparse.Namespace, expected: dict[str, float], shots:
     page.get_by_label("Keypoint and cut").uncheck()
     expect(page.locator("#note")).not_to_contain_text("cut")
     page.screenshot(path=f"{shots}-changed.png", full_page=True)
+    # A file that is no image is reported, and the one before is gone.
+    invalid = shots.with_name("invalid.png")
+    invalid.write_text("no image")
+    page.get_by_label("Remove Image").first.click()
+    page.locator("input[type=file]").set_input_files(invalid)
+    expect(page.get_by_text("invalid.png cannot be decoded")).to_be_visible()
+    expect(bars).to_have_count(0)
+    expect(drawn).to_have_count(0)
+    page.get_by_label("Remove Image").first.click()
     code = "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
     wide, window = page.evaluate(code)
     if wide > window:
