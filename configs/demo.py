@@ -4,6 +4,8 @@
     python -m oass_jax.main --config=demo:ctopk_w_csi --workdir=runs/demo_ctopk_w_csi
 
 The config of any method can be named after the colon: that method, on these scenes.
+The default is `max` because the demo shows what OASS does, keypoints and patches included; plain
+supervised training, `demo:supervised`, learns these scenes as well (`docs/results.md`).
 The paper has no row for it. Measured on two CPU cores: 362 images/s, 1.3 GB, 202 s from a fresh
 clone to the result with everything installed on the way; 96.3 mAP (one seed).
 """
