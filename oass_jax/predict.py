@@ -19,6 +19,7 @@ is reported and skipped; the exit status is then 1.
 """
 
 import argparse
+import contextlib
 import csv
 import glob
 import hashlib
@@ -247,8 +248,6 @@ def _write(
       results: what it predicts, one after the other.
       cams_below: the folder that all images have in common; None to write no class maps.
     """
-    import filelock
-
     from oass_jax.run import workdir
     from oass_jax.run.files import write_bytes
 
@@ -258,7 +257,7 @@ def _write(
     try:
         out.mkdir(parents=True, exist_ok=True)
         with (
-            filelock.FileLock(out / ".predict.lock", timeout=0),
+            _alone(out),
             temporary.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file,
         ):
             table = csv.writer(file, lineterminator="\n")
@@ -274,14 +273,33 @@ def _write(
             os.replace(temporary, path)
         summary = model.about() | {"num_images": num_images, "command": workdir.command()}
         write_bytes(out / workdir.SUMMARY, (json.dumps(summary, indent=2) + "\n").encode())
-    except filelock.Timeout:
-        raise UserError(
-            f"another prediction is writing to {out}: wait for its end, or name another --out"
-        ) from None
     except OSError as error:
         raise UserError(
             f"cannot write to {error.filename or f'--out={out}'}: {error.strerror}"
         ) from error
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Keeps other predictions out of a folder.
+
+    Raises:
+      UserError: another one holds it.
+    """
+    import filelock
+
+    lock = filelock.FileLock(out / ".predict.lock", timeout=0)
+    try:
+        with contextlib.suppress(NotImplementedError):  # a mounted bucket may have no locks
+            lock.acquire()
+    except filelock.Timeout:
+        raise UserError(
+            f"another prediction is writing to {out}: wait for its end, or name another --out"
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _write_cams(folder: Path, result: "Result") -> None:

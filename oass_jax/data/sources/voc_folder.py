@@ -64,7 +64,8 @@ def read(path: Path) -> ImageList:
         raise UserError(f"{path} has no {_ANNOTATIONS}/*.xml: name the folder that holds them")
     # As in a backup: of those at the top it is an error.
     imageless = [name for name in files if "/" in name and there and name not in there]
-    files = {name: file for name, file in files.items() if name not in imageless}
+    for name in imageless:
+        del files[name]
     splits, unread = _read_lists(path, files)
     digest = hashlib.sha256()
     images, problems = [], []
