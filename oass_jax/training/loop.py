@@ -75,8 +75,10 @@ def _train_and_evaluate(config: ConfigDict, folder: Workdir, mesh: Mesh) -> None
     begun = start.restore_or_start(config, parts, mesh, checkpoints, fingerprint)
     first_step = int(begun.state.step)
     checksums = Checksums(split, folder.read_bytes(folder.checksums))
+    # All have read the last config before one of them writes this one.
     with processes.together():
         begun = start.refuse_other_config(config, folder, parts.schedule, begun)
+    with processes.together():
         _announce(config, folder, parts, begun, mesh, console)
         writer = MetricWriter(folder, step=first_step, evaluation_due=begun.evaluation_due)
     monitor = _create_monitor(config, parts, begun, writer, console)
